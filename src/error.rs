@@ -1,0 +1,211 @@
+//! Every failure that a user can see: message, detail, hint, SQLSTATE.
+//!
+//! Inside DataFusion an [`Error`] travels as `DataFusionError::External` and is found again by
+//! `Error::from`; DataFusion's own errors are given the SQLSTATE that PostgreSQL would use.
+
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, as far as a program can act on it. [`Code::sqlstate`] gives PostgreSQL's name of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    SyntaxError,
+    UndefinedTable,
+    UndefinedColumn,
+    UndefinedFunction,
+    UndefinedObject,
+    UndefinedCursor,
+    UndefinedStatement,
+    AmbiguousColumn,
+    DuplicateObject,
+    DuplicateCursor,
+    DuplicateStatement,
+    DatatypeMismatch,
+    IndeterminateDatatype,
+    GroupingError,
+    InvalidColumnReference,
+    InvalidParameterValue,
+    CannotChangeParameter,
+    FeatureNotSupported,
+    NumericOutOfRange,
+    DivisionByZero,
+    DatetimeOverflow,
+    InvalidTextRepresentation,
+    InvalidBinaryRepresentation,
+    BadCopyFormat,
+    NotNullViolation,
+    DataException,
+    ActiveTransaction,
+    NoActiveTransaction,
+    FailedTransaction,
+    ObjectNotReady,
+    ProgramLimitExceeded,
+    OutOfMemory,
+    QueryCanceled,
+    AdminShutdown,
+    ProtocolViolation,
+    /// The store could not be reached.
+    StoreUnavailable,
+    /// The store answered with an error, or did not answer in time.
+    StoreFailed,
+    Internal,
+}
+
+impl Code {
+    /// The five characters of the SQLSTATE, from appendix A of PostgreSQL's manual.
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Code::SyntaxError => "42601",
+            Code::UndefinedTable => "42P01",
+            Code::UndefinedColumn => "42703",
+            Code::UndefinedFunction => "42883",
+            Code::UndefinedObject => "42704",
+            Code::UndefinedCursor => "34000",
+            Code::UndefinedStatement => "26000",
+            Code::AmbiguousColumn => "42702",
+            Code::DuplicateObject => "42P07",
+            Code::DuplicateCursor => "42P03",
+            Code::DuplicateStatement => "42P05",
+            Code::DatatypeMismatch => "42804",
+            Code::IndeterminateDatatype => "42P18",
+            Code::GroupingError => "42803",
+            Code::InvalidColumnReference => "42P10",
+            Code::InvalidParameterValue => "22023",
+            Code::CannotChangeParameter => "55P02",
+            Code::FeatureNotSupported => "0A000",
+            Code::NumericOutOfRange => "22003",
+            Code::DivisionByZero => "22012",
+            Code::DatetimeOverflow => "22008",
+            Code::InvalidTextRepresentation => "22P02",
+            Code::InvalidBinaryRepresentation => "22P03",
+            Code::BadCopyFormat => "22P04",
+            Code::NotNullViolation => "23502",
+            Code::DataException => "22000",
+            Code::ActiveTransaction => "25001",
+            Code::NoActiveTransaction => "25P01",
+            Code::FailedTransaction => "25P02",
+            Code::ObjectNotReady => "55000",
+            Code::ProgramLimitExceeded => "54000",
+            Code::OutOfMemory => "53200",
+            Code::QueryCanceled => "57014",
+            Code::AdminShutdown => "57P01",
+            Code::ProtocolViolation => "08P01",
+            Code::StoreUnavailable => "HV00N",
+            Code::StoreFailed => "HV000",
+            Code::Internal => "XX000",
+        }
+    }
+}
+
+/// A failure as the client gets it. Cheap to move; cloned where several rows or queries share one failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(Box<Fields>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fields {
+    code: Code,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    position: Option<usize>,
+}
+
+impl Error {
+    /// `message` as PostgreSQL writes them: lower case, no full stop, names in double quotes.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Error(Box::new(Fields { code, message: message.into(), detail: None, hint: None, position: None }))
+    }
+
+    /// What the interface has and this version does not.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(Code::FeatureNotSupported, message)
+    }
+
+    /// What cannot happen, with the facts in it.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Code::Internal, message)
+    }
+
+    /// A sentence with the facts behind the message.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// A sentence that says what to do.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Where in the statement's text: characters from its start, the first is 1.
+    pub fn with_position(mut self, position: usize) -> Self {
+        self.0.position = Some(position);
+        self
+    }
+
+    /// The same failure with other words in front: `context: message`.
+    pub fn with_context(mut self, context: impl fmt::Display) -> Self {
+        self.0.message = format!("{context}: {}", self.0.message);
+        self
+    }
+
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    pub fn sqlstate(&self) -> &'static str {
+        self.0.code.sqlstate()
+    }
+
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    pub fn detail(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    pub fn position(&self) -> Option<usize> {
+        self.0.position
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+impl From<datafusion::arrow::error::ArrowError> for Error {
+    fn from(error: datafusion::arrow::error::ArrowError) -> Self {
+        DataFusionError::from(error).into()
+    }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Self {
+        match error.find_root() {
+            DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
+                Some(ours) => ours.clone(),
+                None => Error::internal(inner.to_string()),
+            },
+            other => Error::internal(other.strip_backtrace()),
+        }
+    }
+}

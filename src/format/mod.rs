@@ -1,0 +1,1 @@
+//! From bytes to record batches, with the position of what is malformed.

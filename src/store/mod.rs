@@ -1,0 +1,98 @@
+//! Where a lookup table's rows live: one file a store, all behind [`Store`].
+//!
+//! A store knows nothing of streams, caches, batching or time-outs: it is asked for distinct keys and
+//! answers with rows. What is true for every store is tested by the suite in `contract.rs`.
+
+use std::fmt::{Debug, Display};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::Expr;
+
+use crate::error::{Code, Error};
+
+/// Answers keys with rows. Called from many tasks at once; dropping the future of [`Store::lookup`] gives up the request.
+#[async_trait]
+pub trait Store: Debug + Display + Send + Sync {
+    /// The columns this table can give, in the order users see them, with the metadata of `pg_type`.
+    fn schema(&self) -> SchemaRef;
+
+    /// Whether the store can apply `filter` itself with PostgreSQL's meaning. `filter` names columns of
+    /// [`Store::schema`] without a relation; it is given back in [`LookupShape::filters`].
+    fn can_filter(&self, filter: &Expr) -> bool;
+
+    /// Answers every key of `request`. A key without an answer has no row.
+    async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError>;
+}
+
+/// What stays the same over all requests of a join. Columns are positions in [`Store::schema`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LookupShape {
+    /// The columns that the keys are compared with; at least one, none twice.
+    pub key_columns: Vec<usize>,
+    /// The columns to answer with, in this order; may be empty, and need not hold the key's.
+    pub columns: Vec<usize>,
+    /// Conditions for the store to apply, each of which it said it can; a row must satisfy all.
+    pub filters: Vec<Expr>,
+}
+
+/// Keys to be answered by one request.
+#[derive(Clone, Debug)]
+pub struct LookupRequest {
+    pub shape: Arc<LookupShape>,
+    /// One array for each of `shape.key_columns`, of that column's type and of equal length. The keys are distinct, no part is NULL.
+    pub keys: Vec<ArrayRef>,
+}
+
+impl LookupRequest {
+    /// How many keys are asked for.
+    pub fn len(&self) -> usize {
+        self.keys.first().map_or(0, |column| column.len())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The rows found. Rows of one key stand in the store's order, keys in any.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The requested columns (a batch without columns still has its row count).
+    pub rows: RecordBatch,
+    /// The position in the request of each row's key.
+    pub key_of_row: UInt32Array,
+}
+
+/// Why a store did not answer.
+#[derive(Clone, Debug)]
+pub enum StoreError {
+    /// It could not be reached, dropped the connection, or is starting or stopping.
+    Unavailable { message: String },
+    /// It answered with an error of its own. `sqlstate` where the store has such.
+    Failed { message: String, sqlstate: Option<String> },
+    /// A value that Arrow cannot hold, or something wrong with the request: the error as the client gets it.
+    Invalid(Error),
+}
+
+impl StoreError {
+    /// The error that a query ends with; `table` is the lookup table's name.
+    pub fn into_error(self, table: &str) -> Error {
+        match self {
+            StoreError::Unavailable { message } => Error::new(
+                Code::StoreUnavailable,
+                format!("store of lookup table \"{table}\" is not available: {message}"),
+            ),
+            StoreError::Failed { message, sqlstate } => {
+                let error = Error::new(Code::StoreFailed, format!("lookup in \"{table}\" failed: {message}"));
+                match sqlstate {
+                    Some(state) => error.with_detail(format!("The store's SQLSTATE is {state}.")),
+                    None => error,
+                }
+            }
+            StoreError::Invalid(error) => error,
+        }
+    }
+}
