@@ -1,11 +1,34 @@
-//! The lookup stage.
+//! The lookup stage: rows come in, wait for what a store knows of their keys, and leave joined with it.
+//!
+//! Read it in the order in which a row travels: [`exec`] shows the stage to DataFusion, [`stream`] admits rows,
+//! waits and emits. On the way in `keys` finds the distinct keys of a batch, `cache` knows some of them, and
+//! `flight` has the others asked for, one request per key for all queries (`request` is the task that carries
+//! it to the store). `queue` holds the rows that wait and decides which may leave; `join` makes the batches that
+//! do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no values.
+//! A [`table::LookupTable`] owns what all queries over one table share: cache, flights, slots, counters.
 
+mod board;
+mod cache;
+pub mod exec;
+mod flight;
+mod join;
+mod keys;
+mod mailbox;
 pub mod policy;
+mod queue;
+mod request;
+#[cfg(test)]
+mod scripted;
+mod stream;
+pub mod table;
+mod variant;
 
 use std::sync::Arc;
 
 use datafusion::physical_expr::PhysicalExpr;
 
+pub use self::exec::LookupExec;
+pub use self::table::{LookupCounters, LookupTable};
 use crate::store::LookupShape;
 
 /// One lookup join, as the planner hands it to the operator.
