@@ -12,6 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, as far as a program can act on it. [`Code::sqlstate`] gives PostgreSQL's name of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
+    /// No failure, but something to be told.
+    Notice,
     SyntaxError,
     UndefinedTable,
     UndefinedColumn,
@@ -24,6 +26,7 @@ pub enum Code {
     DuplicateCursor,
     DuplicateStatement,
     DuplicateAlias,
+    DuplicateColumn,
     DatatypeMismatch,
     IndeterminateDatatype,
     GroupingError,
@@ -71,6 +74,8 @@ impl Code {
             Code::DuplicateCursor => "42P03",
             Code::DuplicateStatement => "42P05",
             Code::DuplicateAlias => "42712",
+            Code::DuplicateColumn => "42701",
+            Code::Notice => "00000",
             Code::DatatypeMismatch => "42804",
             Code::IndeterminateDatatype => "42P18",
             Code::GroupingError => "42803",

@@ -96,7 +96,7 @@ pub fn column_positions(stream: &PushStream, columns: &[Ident]) -> Result<Vec<us
     }
     let mut positions = vec![];
     for column in columns {
-        let name = crate::sql::fold_ident(column);
+        let name = crate::sql_name::fold_ident(column);
         let position = schema.index_of(&name).map_err(|_| {
             Error::new(Code::UndefinedColumn, format!("column \"{name}\" of stream \"{}\" does not exist", stream.name()))
         })?;

@@ -19,12 +19,13 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::{self, Query};
 use futures::StreamExt;
 
-use crate::catalog::StoredView;
+use crate::catalog::{StoredView, View};
 use crate::engine::{Engine, Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
 use crate::source::push::PushStream;
-use crate::sql::rewrite::{self, relation_name};
+use crate::sql::rewrite;
+use crate::sql_name::relation_name;
 use crate::sql::{FetchCount, Statement, StatementKind};
 pub use copy::CopyIn;
 use portal::Portal;
@@ -371,7 +372,7 @@ impl Session {
             _ => {}
         }
         let view = StoredView {
-            view: rewrite::View { columns: columns.to_vec(), query: Box::new(query) },
+            view: View { columns: columns.to_vec(), query: Box::new(query) },
             text: text.to_string(),
         };
         self.engine.catalog().create_view(&name, view, or_replace)?;

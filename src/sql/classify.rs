@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Code, Error, Result};
+use crate::sql_name::{fold, fold_ident};
 use crate::sql::{FetchCount, Statement, StatementKind};
 
 /// Statements that the parser does not know: FETCH without a count, SHOW of what only we have.
@@ -274,15 +275,6 @@ fn setting(values: &[Expr]) -> Option<String> {
         [single] if single.eq_ignore_ascii_case("default") => None,
         texts => Some(texts.join(", ")),
     }
-}
-
-/// A name as PostgreSQL folds it: lower case unless quoted.
-pub fn fold_ident(ident: &ast::Ident) -> String {
-    fold(&ident.value, ident.quote_style.is_some())
-}
-
-fn fold(name: &str, quoted: bool) -> String {
-    if quoted { name.to_string() } else { name.to_lowercase() }
 }
 
 fn fold_name(name: &ObjectName) -> Result<String> {

@@ -12,7 +12,8 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
-use crate::sql::classify::fold_ident;
+use crate::catalog::View;
+use crate::sql_name::{fold_ident, relation_name};
 use crate::sql::dialect::LookasideDialect;
 
 /// The function that casts text to the types which DataFusion's own CAST does not know: `pg_cast(value, 'uuid')`.
@@ -32,13 +33,6 @@ pub fn inline_views(query: &mut Query, view: &dyn Fn(&str) -> Option<View>) -> R
     let mut inliner = ViewInliner { view, shadowed: BTreeSet::new(), depth: 0, error: None };
     let _ = query.visit(&mut inliner);
     inliner.error.map_or(Ok(()), Err)
-}
-
-/// A view's columns (empty: as its query names them) and query.
-#[derive(Clone, Debug)]
-pub struct View {
-    pub columns: Vec<Ident>,
-    pub query: Box<Query>,
 }
 
 struct ViewInliner<'a> {
@@ -112,11 +106,6 @@ fn options_on_view(view: &str, hint: &Expr) -> Error {
         false => Error::unsupported(format!("\"{view}\" is a view and takes no options"))
             .with_hint("Write the options behind the stream in the view's query."),
     }
-}
-
-/// The name of a relation without its schema, which is always the same.
-pub fn relation_name(name: &ObjectName) -> Option<String> {
-    name.0.last().and_then(|part| part.as_ident()).map(fold_ident)
 }
 
 /// Names every table of a view's query so that no WITH query around its later use can hide it.
@@ -224,10 +213,20 @@ pub fn pg_type_of(data_type: &ast::DataType) -> Result<PgType> {
 /// # Errors
 /// Internal, when a type's own name cannot be read again.
 pub fn parameter_type(pg_type: &PgType) -> Result<ast::DataType> {
-    let carrier = if needs_function(pg_type) && !matches!(pg_type, PgType::Bytea | PgType::Array(_)) { &PgType::Text } else { pg_type };
+    match pg_type {
+        PgType::Uuid | PgType::Json | PgType::Jsonb => type_in_sql(&PgType::Text),
+        other => type_in_sql(other),
+    }
+}
+
+/// A type as the parser would have read it.
+///
+/// # Errors
+/// Internal, when a type's own name cannot be read again.
+pub fn type_in_sql(pg_type: &PgType) -> Result<ast::DataType> {
     let dialect = LookasideDialect::default();
-    let parsed = Parser::new(&dialect).try_with_sql(&carrier.to_string()).and_then(|mut parser| parser.parse_data_type());
-    parsed.map_err(|error| Error::internal(format!("type {carrier} cannot be read: {error}")))
+    let parsed = Parser::new(&dialect).try_with_sql(&pg_type.to_string()).and_then(|mut parser| parser.parse_data_type());
+    parsed.map_err(|error| Error::internal(format!("type {pg_type} cannot be read: {error}")))
 }
 
 fn needs_function(pg_type: &PgType) -> bool {

@@ -10,9 +10,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::sql::classify::fold_ident;
+use crate::sql_name::{fold_ident, relation_name};
 use crate::sql::lookup_join::is_marked;
-use crate::sql::rewrite::relation_name;
 
 /// # Errors
 /// 0A000 for NATURAL LOOKUP JOIN.
