@@ -5,5 +5,6 @@ pub mod format;
 pub mod lookup;
 pub mod pg_type;
 pub mod quantity;
+pub mod server;
 pub mod source;
 pub mod store;
