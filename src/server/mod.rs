@@ -5,6 +5,10 @@
 //! does the same for COPY, and `decode.rs` reads the parameters of Bind (`decode_text.rs`, `decode_time.rs`,
 //! `decode_array.rs`).
 
+mod cancel;
+mod connection;
+mod copy_in;
+mod copy_options;
 pub mod decode;
 mod decode_array;
 mod decode_text;
@@ -15,3 +19,5 @@ pub mod encode_copy;
 mod encode_text;
 mod encode_time;
 mod numeric;
+mod query;
+mod wire;

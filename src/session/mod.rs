@@ -177,6 +177,7 @@ impl Session {
     pub async fn execute(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Executed> {
         self.refuse_in_failed_transaction(&prepared.statement)?;
         match &prepared.statement.kind {
+            StatementKind::Empty => Ok(Executed::done("")),
             StatementKind::Query(_) => {
                 Ok(Outcome::Rows { rows: self.run(prepared, values).await?, tag: "SELECT" }.into())
             }

@@ -33,6 +33,8 @@ pub struct Statement {
 /// What a client may ask for. Queries hold marks of lookup joins (see [`lookup_join`]).
 #[derive(Clone, Debug)]
 pub enum StatementKind {
+    /// Nothing but blanks and comments.
+    Empty,
     /// SELECT, WITH, VALUES.
     Query(Box<Query>),
     /// EXPLAIN [ANALYZE] of a query.
