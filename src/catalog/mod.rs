@@ -1,8 +1,8 @@
 //! What the user declares: streams, lookup tables, connections.
 //!
 //! `file` turns catalog files into a [`definition::CatalogDefinition`] or into a list of everything that is wrong with
-//! them; `reader` checks one section against `keys`, the table of every key there is; the `*_section` files say what a
-//! section means. `demo` is the catalog inside the binary.
+//! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
+//! kind means. `demo` is the catalog inside the binary.
 
 mod columns;
 mod connection_section;
@@ -12,6 +12,7 @@ pub mod file;
 mod keys;
 mod lookup_section;
 pub mod problem;
-mod reader;
+mod reading;
+mod section;
 mod stream_section;
 mod substitute;
