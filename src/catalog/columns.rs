@@ -4,7 +4,8 @@ use toml::de::DeValue;
 
 use super::definition::{ColumnDefinition, GeneratorColumn};
 use super::problem::Complaint;
-use super::reader::{Section, Text};
+use super::reading::Text;
+use super::section::Section;
 use crate::pg_type::PgType;
 
 /// The columns with types that `[….columns]` inside `parent` declares; it must be there and hold at least one.

@@ -9,7 +9,7 @@ use tokio_postgres::config::{Host, SslMode as ClientSslMode};
 
 use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SslMode};
 use super::problem::Complaint;
-use super::reader::Section;
+use super::section::Section;
 use super::substitute::without_line_end;
 
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);

@@ -9,7 +9,8 @@ use super::connection_section::read_connection;
 use super::definition::{CatalogDefinition, ListenDefinition, Origin};
 use super::lookup_section::read_lookup;
 use super::problem::{Complaint, Problem, SourceText, nearest};
-use super::reader::{Reading, Section, Text};
+use super::reading::{Reading, Text};
+use super::section::Section;
 use super::stream_section::read_stream;
 
 /// Reads catalog files, which form one catalog, with the variables of this process.
@@ -107,7 +108,7 @@ impl Collected {
         let (table, errors) = DeTable::parse_recoverable(reading.source.text);
         if !errors.is_empty() {
             self.is_partial = true;
-            reading.problems.borrow_mut().extend(syntax_problems(&reading.source, table.get_ref(), &errors));
+            reading.problems.borrow_mut().extend(syntax_problems(&reading.source, &errors));
             return;
         }
         let root = Section::root(reading, table.get_ref());
@@ -127,10 +128,9 @@ impl Collected {
             }
         }
         for (name, section) in objects(&root, "lookup", "lookup.X") {
-            if declare(&mut self.tables, "lookup table", &name, &section)
-                && let Some((lookup, reference)) = read_lookup(&name, &section)
-            {
-                self.catalog.lookups.push(lookup);
+            if declare(&mut self.tables, "lookup table", &name, &section) {
+                let (lookup, reference) = read_lookup(&name, &section);
+                self.catalog.lookups.extend(lookup);
                 self.references.extend(reference);
             }
         }
@@ -201,35 +201,55 @@ fn declare(declared: &mut Vec<Declared>, what: &'static str, name: &str, section
 }
 
 /// What the parser says, once a line: one slip often gives it several reasons to complain.
-fn syntax_problems(source: &SourceText, table: &DeTable, errors: &[toml::de::Error]) -> Vec<Problem> {
+fn syntax_problems(source: &SourceText, errors: &[toml::de::Error]) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
     for error in errors {
         let offset = error.span().map_or(source.text.len(), |span| span.start);
         let origin = source.origin(offset);
-        if problems.iter().any(|earlier| earlier.line == origin.line) {
+        let told = |line: usize| problems.iter().any(|earlier| earlier.line == line);
+        if told(origin.line) {
             continue;
         }
-        let message = match error.message() {
-            "duplicate key" => duplicate_message(source, table, offset),
-            message => format!("this is not TOML: {message}"),
-        };
-        problems.push(Complaint::new(message).at(&origin));
+        if error.message() != "duplicate key" {
+            problems.push(Complaint::new(format!("this is not TOML: {}", error.message())).at(&origin));
+            continue;
+        }
+        let header = header_before(source.text, offset);
+        // A section that is declared twice repeats its keys too.
+        if !header.is_some_and(|header| told(source.origin(header).line)) {
+            problems.push(Complaint::new(duplicate_message(source, header, offset)).at(&origin));
+        }
     }
     problems
 }
 
+/// Where the `[header]` begins whose section the key at `offset` is in; `None` at the top and in a header itself.
+fn header_before(text: &str, offset: usize) -> Option<usize> {
+    let start = line_start(text, offset);
+    if text[start..].trim_start().starts_with('[') {
+        return None;
+    }
+    let mut end = 0;
+    let starts = text[..start].split_inclusive('\n').map(|line| {
+        end += line.len();
+        (end - line.len(), line)
+    });
+    starts.filter(|(_, line)| line.trim_start().starts_with('[')).last().map(|(start, _)| start)
+}
+
+fn line_start(text: &str, offset: usize) -> usize {
+    text[..offset].rfind('\n').map_or(0, |newline| newline + 1)
+}
+
 /// Names both places of a key that is declared twice. The parser tells only the second one.
-fn duplicate_message(source: &SourceText, table: &DeTable, offset: usize) -> String {
-    let line_start = source.text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-    let line = source.text[line_start..].lines().next().unwrap_or_default();
-    let header = match line.trim_start().starts_with('[') {
-        true => "",
-        false => source.text[..line_start].lines().rfind(|line| line.trim_start().starts_with('[')).unwrap_or_default(),
-    };
-    // The same path again, in a text of its own, leads to the first declaration.
-    let excerpt = format!("{header}\n{line}\n");
+fn duplicate_message(source: &SourceText, header: Option<usize>, offset: usize) -> String {
+    let line_at = |offset: usize| source.text[offset..].lines().next().unwrap_or_default();
+    let start = line_start(source.text, offset);
+    // The same path in a text of its own leads through what comes before to the first declaration.
+    let excerpt = format!("{}\n{}\n", header.map_or("", line_at), line_at(start));
     let (path, _) = DeTable::parse_recoverable(&excerpt);
-    match first_declaration(table, path.get_ref()) {
+    let (before, _) = DeTable::parse_recoverable(&source.text[..start]);
+    match first_declaration(before.get_ref(), path.get_ref()) {
         Some((name, first)) => format!("\"{name}\" is already declared at {}", source.origin(first)),
         None => "a key is declared twice".to_string(),
     }
@@ -248,3 +268,7 @@ fn first_declaration(table: &DeTable, path: &DeTable) -> Option<(String, usize)>
 #[cfg(test)]
 #[path = "file_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "mistake_tests.rs"]
+mod mistake_tests;

@@ -199,3 +199,70 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "reload_every", POSTGRES, Kind::Later),
     key("lookup.X.cache", "load_timeout", POSTGRES, Kind::Later),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Section, key, types, value.
+    type Row = (String, String, String, String);
+
+    fn documented() -> Vec<Row> {
+        let readme = include_str!("../../catalogs/README.md");
+        let mut section = None;
+        let mut rows = Vec::new();
+        for line in readme.lines() {
+            if let Some(heading) = line.strip_prefix("## ") {
+                section = match heading.trim_matches(['`', '[', ']']) {
+                    "The top of a file" => Some(String::new()),
+                    name if heading.starts_with("`[") => Some(name.to_string()),
+                    _ => None,
+                };
+            }
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            if let (Some(section), ["", key, of, value, ..]) = (&section, cells.as_slice())
+                && key.starts_with('`')
+            {
+                rows.push((section.clone(), key.trim_matches('`').to_string(), of.to_string(), value.to_string()));
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn the_readme_documents_exactly_the_keys_that_there_are() {
+        let rows = documented();
+        let documented: BTreeSet<Row> = rows.iter().cloned().collect();
+        assert_eq!(rows.len(), documented.len(), "a key is documented twice");
+        let of = |key: &Key| if key.of.is_empty() { "all".to_string() } else { key.of.join(", ") };
+        let row = |key: &Key| (key.section.to_string(), key.name.to_string(), of(key), key.kind.to_string());
+        let known: BTreeSet<Row> = KEYS.iter().map(row).collect();
+        let undocumented: Vec<_> = known.difference(&documented).collect();
+        let unknown: Vec<_> = documented.difference(&known).collect();
+        assert!(
+            undocumented.is_empty() && unknown.is_empty(),
+            "not in the README: {undocumented:#?}\nnot in the code: {unknown:#?}"
+        );
+    }
+
+    #[test]
+    fn the_readme_names_the_words_that_will_come() {
+        let readme = include_str!("../../catalogs/README.md");
+        for key in KEYS {
+            if let Kind::Word { later, .. } = key.kind
+                && !later.is_empty()
+            {
+                let promise = format!("Not available yet: {}", quoted(later));
+                assert!(
+                    readme
+                        .lines()
+                        .any(|line| line.starts_with(&format!("| `{}`", key.name)) && line.contains(&promise)),
+                    "{}: {promise}",
+                    key.name
+                );
+            }
+        }
+    }
+}

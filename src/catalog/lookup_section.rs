@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::columns::read_types;
 use super::definition::{LookupDefinition, LookupKind};
 use super::problem::Complaint;
-use super::reader::{Section, Text};
+use super::reading::Text;
+use super::section::Section;
 use super::stream_section::read_format;
 use crate::lookup::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering};
 use crate::pg_type::PgType;
@@ -15,23 +16,25 @@ const CACHE_EXPIRE_MISSES_AFTER: Duration = Duration::from_secs(10);
 
 /// Reads the section of the lookup table `name`; `None` if it is too wrong to tell what it would be. The connection
 /// that it names stands beside it, for the caller to look for.
-pub(super) fn read_lookup(name: &str, section: &Section) -> Option<(LookupDefinition, Option<Text>)> {
+pub(super) fn read_lookup(name: &str, section: &Section) -> (Option<LookupDefinition>, Option<Text>) {
     let (kind, connection, policy) = match (section.has("type"), section.has("connection")) {
         (true, true) => {
             let message = format!("{} has both \"type\" and \"connection\"", section.title);
             let hint = "Write type = \"file\" for a file, or connection = \"…\" for a table in a store.";
             section.complain_of("type", Complaint::new(message).with_hint(hint));
-            return None;
+            return (None, None);
         }
         (false, false) => {
             let message = format!("{} lacks \"connection\"", section.title);
             let hint = "Write connection = \"…\" for a table in a store, or type = \"file\" for a file.";
             section.complain(Complaint::new(message).with_hint(hint));
             section.check_keys();
-            return None;
+            return (None, None);
         }
         (true, false) => {
-            section.choice("type", &[("file", ())])?;
+            if section.choice("type", &[("file", ())]).is_none() {
+                return (None, None);
+            }
             let section = section.of_type("file");
             refuse_file_cache(&section);
             (read_file(&section), None, read_policy(&section, CachePolicy::None))
@@ -43,7 +46,8 @@ pub(super) fn read_lookup(name: &str, section: &Section) -> Option<(LookupDefini
             (kind, connection, read_policy(&section, read_cache(&section)))
         }
     };
-    Some((LookupDefinition { name: name.to_string(), origin: section.origin.clone(), policy, kind: kind? }, connection))
+    let origin = section.origin.clone();
+    (kind.map(|kind| LookupDefinition { name: name.to_string(), origin, policy, kind }), connection)
 }
 
 fn read_postgres(section: &Section, connection: Option<&Text>) -> Option<LookupKind> {

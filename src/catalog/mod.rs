@@ -1,8 +1,8 @@
 //! What the user declares: streams, lookup tables, connections; and views, which are created while the server runs.
 //!
 //! `file` turns catalog files into a [`definition::CatalogDefinition`] or into a list of everything that is wrong with
-//! them; `reader` checks one section against `keys`, the table of every key there is; the `*_section` files say what a
-//! section means. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
+//! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
+//! kind means. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
 //! `provider` shows them to DataFusion.
 
 mod columns;
@@ -15,7 +15,8 @@ mod lookup_section;
 mod open;
 pub mod problem;
 mod provider;
-mod reader;
+mod reading;
+mod section;
 mod stream_section;
 mod substitute;
 

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::columns::{read_columns, read_generator_columns};
 use super::definition::{ColumnDefinition, FileFormat, OnMalformed, SlowReader, StreamDefinition, StreamKind};
 use super::problem::Complaint;
-use super::reader::Section;
+use super::section::Section;
 
 const RETAIN_ROWS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 const RETAIN_BYTES: u64 = 64 << 20;
@@ -80,7 +80,10 @@ pub(super) fn read_format(section: &Section) -> Option<(FileFormat, Vec<ColumnDe
         FileFormat::Parquet if section.has("columns") => {
             let inner = section.title_of("columns");
             let complaint = Complaint::new(format!("{inner} does not go with format = \"parquet\""));
-            section.complain(complaint.with_hint("A parquet file names its columns and their types itself."));
+            section.complain_of(
+                "columns",
+                complaint.with_hint("A parquet file names its columns and their types itself."),
+            );
             Vec::new()
         }
         FileFormat::Parquet => Vec::new(),

@@ -41,9 +41,6 @@ pub(super) fn substitute(text: &str, values: &Values) -> Result<Option<String>, 
 }
 
 fn value_of(reference: &str, values: &Values) -> Result<String, Complaint> {
-    if reference.contains("${") {
-        return Err(Complaint::new(format!("\"${{{reference}}}\" holds another reference, which is not supported")));
-    }
     if let Some(path) = reference.strip_prefix("file:") {
         return match (values.file)(path) {
             Ok(text) => Ok(without_line_end(text)),
@@ -54,9 +51,14 @@ fn value_of(reference: &str, values: &Values) -> Result<String, Complaint> {
         Some((name, default)) => (name, Some(default)),
         None => (reference, None),
     };
+    // Complaints show the name alone: a default may hold a password.
     if !is_variable_name(name) {
-        return Err(Complaint::new(format!("\"${{{reference}}}\" is not the name of a variable"))
+        return Err(Complaint::new(format!("\"{name}\" is not the name of a variable"))
             .with_hint("Write ${NAME}, ${NAME:-default} or ${file:PATH}, and \"$${\" for a literal \"${\"."));
+    }
+    if default.is_some_and(|default| default.contains("${")) {
+        let message = format!("the default of \"{name}\" holds another reference, which is not supported");
+        return Err(Complaint::new(message));
     }
     let value = (values.variable)(name);
     match (value, default) {
@@ -130,10 +132,10 @@ mod tests {
         for (text, message) in [
             ("${PORT}", "environment variable \"PORT\" is not set"),
             ("${HOST", "\"${\" without a closing \"}\""),
-            ("${}", "\"${}\" is not the name of a variable"),
-            ("${1A}", "\"${1A}\" is not the name of a variable"),
-            ("${a b}", "\"${a b}\" is not the name of a variable"),
-            ("${A:-${B}}", "\"${A:-${B}\" holds another reference, which is not supported"),
+            ("${}", "\"\" is not the name of a variable"),
+            ("${1A:-s3cret}", "\"1A\" is not the name of a variable"),
+            ("${a b}", "\"a b\" is not the name of a variable"),
+            ("${A:-s3cret${B}}", "the default of \"A\" holds another reference, which is not supported"),
             ("${file:gone.txt}", "cannot read \"gone.txt\": no such file"),
         ] {
             assert_eq!(run(text).unwrap_err().message, message, "{text}");

@@ -95,6 +95,11 @@ pub async fn serve(socket: TcpStream, shared: Shared) {
     }
 }
 
+/// Tells a client why it is not let in.
+pub async fn refuse(socket: TcpStream, error: Error) {
+    let _ = farewell(&mut Wire::new(socket), &error).await;
+}
+
 fn shutdown_error() -> Error {
     Error::new(Code::AdminShutdown, "terminating connection due to administrator command")
 }
@@ -304,6 +309,17 @@ impl Stop {
         match &self.statement {
             Some(statement) if statement.is_cancelled() => Err(cancelled_error().into()),
             _ => Ok(()),
+        }
+    }
+
+    /// The client's next message, unless the statement is cancelled or the server stops first.
+    pub async fn next_message(&self, wire: &mut Wire) -> Result<PgWireFrontendMessage, Ended> {
+        let cancelled = self.statement.clone().unwrap_or_default();
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => Err(Ended::Shutdown),
+            () = cancelled.cancelled() => Err(cancelled_error().into()),
+            message = wire.next_message() => Ok(message?),
         }
     }
 

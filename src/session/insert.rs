@@ -12,6 +12,7 @@ use crate::catalog::Catalog;
 use crate::engine::{Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
+use crate::session::copy::all_nullable;
 use crate::source::Source;
 use crate::source::push::PushStream;
 use crate::sql::rewrite;
@@ -78,10 +79,7 @@ pub async fn collect(
     for (array, position) in batch.columns().iter().zip(positions) {
         arrays[position] = cast(array, schema.field(position).data_type())?;
     }
-    // A stream may not allow the NULLs that an INSERT leaves; it says so itself, in PostgreSQL's words.
-    let nullable = Arc::new(datafusion::arrow::datatypes::Schema::new(
-        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect::<Vec<_>>(),
-    ));
+    let nullable = all_nullable(&schema);
     Ok((stream, RecordBatch::try_new(nullable, arrays)?))
 }
 

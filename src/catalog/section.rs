@@ -3,7 +3,6 @@
 //! A getter answers `None` both for a key that is not there and for one with a wrong value; the mistake is then in the
 //! list of problems, which no definition survives, so the caller may go on with the default.
 
-use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,64 +12,9 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::definition::{FileData, Origin};
 use super::keys::{self, Key, Kind, quoted};
-use super::problem::{Complaint, Problem, SourceText, nearest};
-use super::substitute::{Values, substitute};
+use super::problem::{Complaint, nearest};
+use super::reading::{Reading, Text, wrong_type};
 use crate::quantity::{parse_duration, parse_size};
-
-/// The reading of one file.
-pub(super) struct Reading<'a> {
-    pub source: SourceText<'a>,
-    pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Files inside the binary by the path that the catalog names them with; `None`: they are on disk.
-    pub embedded: Option<&'a [(&'a str, &'static str)]>,
-    pub problems: &'a RefCell<Vec<Problem>>,
-}
-
-/// A string of the file with its references replaced.
-#[derive(Clone)]
-pub(super) struct Text {
-    pub value: String,
-    pub origin: Origin,
-    /// What a message may show: the string as it stands in the file, references unreplaced.
-    pub shown: String,
-}
-
-impl Text {
-    /// Whether something was put in, which messages must not show.
-    pub fn is_substituted(&self) -> bool {
-        self.value != self.shown
-    }
-}
-
-impl<'a> Reading<'a> {
-    pub fn complain(&self, origin: &Origin, complaint: Complaint) {
-        self.problems.borrow_mut().push(complaint.at(origin));
-    }
-
-    /// A path of the catalog: relative ones start at the catalog file's folder.
-    pub fn resolve(&self, path: &str) -> PathBuf {
-        self.source.path.parent().map_or_else(|| PathBuf::from(path), |folder| folder.join(path))
-    }
-
-    /// The string behind `what`, such as `"table" in [lookup.customers]`.
-    pub fn text(&self, value: &Spanned<DeValue>, what: &str) -> Option<Text> {
-        let origin = self.source.origin(value.span().start);
-        let DeValue::String(written) = value.get_ref() else {
-            self.complain(&origin, wrong_type(what, "a string", value.get_ref()));
-            return None;
-        };
-        let read_file = |path: &str| std::fs::read_to_string(self.resolve(path));
-        match substitute(written, &Values { variable: self.environment, file: &read_file }) {
-            Ok(None) => Some(Text { value: written.to_string(), origin, shown: written.to_string() }),
-            Ok(Some(value)) => Some(Text { value, origin, shown: written.to_string() }),
-            Err(complaint) => {
-                let message = format!("{what}: {}", complaint.message);
-                self.complain(&origin, Complaint { message, ..complaint });
-                None
-            }
-        }
-    }
-}
 
 /// A table of the file, such as `[lookup.customers.cache]`.
 #[derive(Clone)]
@@ -231,7 +175,9 @@ impl<'a> Section<'a> {
         };
         let number = number.filter(|number| number.is_finite() && *number >= 0.0);
         if number.is_none() {
-            self.complain_of(name, Complaint::new(format!("{} must not be negative", self.what(name))));
+            let message =
+                format!("{} must be a number from 0, not {}", self.what(name), number_as_written(value.get_ref()));
+            self.complain_of(name, Complaint::new(message));
         }
         number
     }
@@ -292,6 +238,11 @@ impl<'a> Section<'a> {
         let mut texts: Vec<Text> = Vec::with_capacity(items.len());
         for item in items.iter() {
             let text = self.reading.text(item, &format!("each item of {}", self.what(name)))?;
+            if text.value.is_empty() {
+                let message = format!("{} has an empty name", self.what(name));
+                self.reading.complain(&text.origin, Complaint::new(message));
+                return None;
+            }
             if texts.iter().any(|earlier| earlier.value == text.value) {
                 let message = format!("\"{}\" stands twice in {}", text.shown, self.what(name));
                 self.reading.complain(&text.origin, Complaint::new(message));
@@ -375,20 +326,15 @@ fn alternatives(words: &[&str]) -> String {
     }
 }
 
+fn number_as_written(value: &DeValue) -> String {
+    match value {
+        DeValue::Integer(integer) => integer.to_string(),
+        DeValue::Float(float) => float.as_str().to_string(),
+        _ => value.type_str().to_string(),
+    }
+}
+
 fn non_negative(value: &DeValue) -> Option<u64> {
     let integer = value.as_integer()?;
     i64::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|number| u64::try_from(number).ok())
-}
-
-fn wrong_type(what: &str, expected: &str, found: &DeValue) -> Complaint {
-    let found = match found {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date or time",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    };
-    Complaint::new(format!("{what} must be {expected}, not {found}"))
 }
