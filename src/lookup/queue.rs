@@ -119,10 +119,6 @@ impl Queue {
         self.slices.get_mut(&slice)
     }
 
-    pub fn slices(&self) -> impl Iterator<Item = &Slice> {
-        self.slices.values()
-    }
-
     /// The slice whose deadline comes next: deadlines rise with admission.
     pub fn next_deadline(&self) -> Option<(u64, Instant)> {
         let (id, slice) = self.slices.iter().find(|(_, slice)| slice.pending > 0)?;

@@ -417,3 +417,7 @@ impl Metrics {
         table.count.misses.fetch_add(misses as u64, Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
