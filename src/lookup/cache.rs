@@ -148,3 +148,7 @@ impl Equivalent<CacheKey> for Probe<'_> {
         self.hash == key.hash && self.variant.id() == key.variant.id() && *self.key == *key.key
     }
 }
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

@@ -74,14 +74,7 @@ impl Slice {
 
 impl Queue {
     pub fn new(ordering: Ordering) -> Self {
-        Queue {
-            ordering,
-            slices: BTreeMap::new(),
-            news: VecDeque::new(),
-            next_slice: 0,
-            rows: 0,
-            failure: None,
-        }
+        Queue { ordering, slices: BTreeMap::new(), news: VecDeque::new(), next_slice: 0, rows: 0, failure: None }
     }
 
     /// Rows that have not left.

@@ -281,11 +281,8 @@ async fn waiting_for_a_slot_counts_and_waiting_for_neighbours_does_not() {
 async fn answer_after_the_timeout_is_ignored_and_never_emitted_twice() {
     // Two queries wait for the same key: one gives up at 50 ms, the other gets the answer at 80.
     let store = by_key();
-    let hasty = LookupPolicy {
-        timeout: Some(milliseconds(50)),
-        on_failure: OnFailure::NoMatch,
-        ..policy(Ordering::Unordered)
-    };
+    let hasty =
+        LookupPolicy { timeout: Some(milliseconds(50)), on_failure: OnFailure::NoMatch, ..policy(Ordering::Unordered) };
     let table = table(&store, &hasty);
     let (mut feed, mut rows) = run(&table, left_join(hasty));
     let (mut other_feed, mut other) = run(&table, left_join(policy(Ordering::Ordered)));
@@ -440,7 +437,9 @@ async fn cache_policy_of_the_join_decides_about_the_table_cache() {
     };
     let store = by_key();
     let table = table(&store, &cached);
-    for (cache, requests) in [(CachePolicy::None, 1), (cached.cache.clone(), 2), (cached.cache.clone(), 2), (CachePolicy::None, 3)] {
+    for (cache, requests) in
+        [(CachePolicy::None, 1), (cached.cache.clone(), 2), (cached.cache.clone(), 2), (CachePolicy::None, 3)]
+    {
         let (mut feed, mut rows) = run(&table, left_join(LookupPolicy { cache, ..cached.clone() }));
         feed.send([10]).end();
         assert_eq!(drain(&mut rows).await.0, ["0:10/0"]);

@@ -90,5 +90,6 @@ impl Variant {
 
 fn row_converter(schema: &Schema) -> Result<RowConverter> {
     let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
-    RowConverter::new(fields).map_err(|error| Error::unsupported(format!("a lookup cannot hold such a column: {error}")))
+    RowConverter::new(fields)
+        .map_err(|error| Error::unsupported(format!("a lookup cannot hold such a column: {error}")))
 }
