@@ -1,4 +1,4 @@
-//! The lookup stage as DataFusion sees it: properties, EXPLAIN, metrics. The work is in [`stream`](super::stream).
+//! The lookup stage as DataFusion sees it: properties, EXPLAIN, metrics. The work is in `stream`.
 
 use std::fmt;
 use std::sync::Arc;
