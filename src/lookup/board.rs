@@ -8,13 +8,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use datafusion::arrow::row::Rows;
-use hashbrown::HashTable;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::flight::{Epoch, Patience, Question, Request, RequestKey};
+use super::lane::{Flight, Lane, Waiter};
 use super::mailbox::{DeliveredKey, Delivery, Mailbox, Outcome};
 use super::variant::Variant;
 
@@ -49,34 +48,6 @@ struct AskState {
 struct AskedKey {
     flight: usize,
     position: u32,
-}
-
-struct Flight {
-    variant: u64,
-    hash: u64,
-    chunk: Arc<Rows>,
-    row: u32,
-    batch_size: NonZeroUsize,
-    fills_cache: bool,
-    waiters: Vec<Waiter>,
-    request: Option<u64>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Waiter {
-    ask: u64,
-    position: u32,
-}
-
-/// The flights of one variant.
-struct Lane {
-    variant: Arc<Variant>,
-    /// Flights that may be joined, by key.
-    index: HashTable<usize>,
-    /// Flights without a request, oldest first; those that nobody waits for are skipped.
-    waiting: VecDeque<usize>,
-    /// How many of `waiting` nobody waits for.
-    unwanted: usize,
 }
 
 struct RequestState {
@@ -384,16 +355,7 @@ impl Board {
         if lane.unwanted * 2 < lane.waiting.len() {
             return;
         }
-        for id in std::mem::take(&mut lane.waiting) {
-            match self.flights[id].waiters.is_empty() {
-                true => {
-                    lane.unlist(id, self.flights[id].hash);
-                    self.flights.remove(id);
-                }
-                false => lane.waiting.push_back(id),
-            }
-        }
-        lane.unwanted = 0;
+        lane.sweep(&mut self.flights);
         if lane.waiting.is_empty() {
             self.turns.retain(|turn| *turn != variant);
         }
@@ -420,22 +382,5 @@ impl Board {
             }
         }
         Some(flight)
-    }
-}
-
-impl Lane {
-    fn new(variant: Arc<Variant>) -> Self {
-        Lane { variant, index: HashTable::new(), waiting: VecDeque::new(), unwanted: 0 }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.index.is_empty() && self.waiting.is_empty()
-    }
-
-    /// Nobody joins this flight any more.
-    fn unlist(&mut self, id: usize, hash: u64) {
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == id) {
-            entry.remove();
-        }
     }
 }

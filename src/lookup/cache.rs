@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::row::Rows;
 use hashbrown::Equivalent;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use super::join::KeyMatch;
+use super::keys::BatchKeys;
 use super::variant::Variant;
+use crate::error::Result;
 
 pub(super) struct AnswerCache {
     entries: Cache<CacheKey, Arc<CachedAnswer>, RandomState>,
@@ -117,6 +121,54 @@ impl AnswerCache {
     }
 }
 
+/// What the cache knows of the keys of a slice.
+pub(super) struct Known<'a> {
+    cache: Option<&'a AnswerCache>,
+    variant: &'a Arc<Variant>,
+    keys: &'a BatchKeys,
+    generation: u64,
+    now: Instant,
+    matches: Vec<KeyMatch>,
+    hits: Vec<Arc<CachedAnswer>>,
+    rows: u32,
+}
+
+impl<'a> Known<'a> {
+    pub fn new(
+        cache: Option<&'a AnswerCache>,
+        variant: &'a Arc<Variant>,
+        keys: &'a BatchKeys,
+        (generation, now): (u64, Instant),
+    ) -> Self {
+        let matches = vec![KeyMatch::Pending; keys.len()];
+        Known { cache, variant, keys, generation, now, matches, hits: Vec::new(), rows: 0 }
+    }
+
+    /// Whether the key is known, now or from before.
+    pub fn probe(&mut self, position: u32) -> bool {
+        let Some(cache) = self.cache else { return false };
+        let hash = self.keys.hashes[position as usize];
+        let probe = Probe { variant: self.variant, hash, key: self.keys.key(position).data() };
+        let Some(answer) = cache.get(probe, self.generation, self.now) else { return false };
+        self.matches[position as usize] = KeyMatch::Found { source: 0, start: self.rows, rows: answer.rows() };
+        if answer.rows() > 0 {
+            self.rows += answer.rows();
+            self.hits.push(answer);
+        }
+        true
+    }
+
+    /// All rows from the cache become one batch, the first source.
+    pub fn into_matches(self) -> Result<(Vec<KeyMatch>, Vec<RecordBatch>)> {
+        if self.hits.is_empty() {
+            return Ok((self.matches, Vec::new()));
+        }
+        let rows = self.hits.iter().flat_map(|answer| answer.encoded_rows());
+        let source = self.variant.decode_rows(self.rows as usize, rows)?;
+        Ok((self.matches, vec![source]))
+    }
+}
+
 struct CacheKey {
     variant: Arc<Variant>,
     hash: u64,
@@ -148,3 +200,7 @@ impl Equivalent<CacheKey> for Probe<'_> {
         self.hash == key.hash && self.variant.id() == key.variant.id() && *self.key == *key.key
     }
 }
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-//! The lookup stage as DataFusion sees it: properties, EXPLAIN, metrics. The work is in [`stream`](super::stream).
+//! The lookup stage as DataFusion sees it: properties, EXPLAIN, metrics. The work is in `stream`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,7 +72,10 @@ impl LookupExec {
     fn fmt_line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LookupJoin { kind, keys, shape, gate, residual, policy, .. } = &self.join;
         let schema = self.table.store().schema();
-        let on = keys.iter().zip(&shape.key_columns).map(|(key, column)| format!("{key} = {}", schema.field(*column).name()));
+        let on = keys
+            .iter()
+            .zip(&shape.key_columns)
+            .map(|(key, column)| format!("{key} = {}", schema.field(*column).name()));
         let pushed: Vec<String> = shape.filters.iter().map(ToString::to_string).collect();
         let kind = match kind {
             JoinKind::Inner => "Inner",

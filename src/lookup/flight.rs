@@ -1,7 +1,7 @@
 //! One flight per key for all queries: who waits for which key, which keys wait for a slot, which are at the store.
 //!
 //! Keys wait only while all slots are busy; whoever frees a slot takes what has gathered, so requests grow with the
-//! load and no timer is needed. The books are in [`board`](super::board), under one lock that is held for moments and
+//! load and no timer is needed. The books are in `board`, under one lock that is held for moments and
 //! never over an await.
 
 use std::num::NonZeroUsize;
@@ -204,3 +204,7 @@ impl Flights {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[path = "flight_tests.rs"]
+mod tests;

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use datafusion::arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
+};
 use datafusion::arrow::compute::{interleave, take};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -32,7 +34,11 @@ pub(super) struct LeftRows {
 pub(super) enum KeyMatch {
     Pending,
     /// Rows `start..start + rows` of `sources[source]`; none, if the key was not found.
-    Found { source: u32, start: u32, rows: u32 },
+    Found {
+        source: u32,
+        start: u32,
+        rows: u32,
+    },
     /// The lookup failed; which error it was, the queue knows.
     Failed(u32),
 }
@@ -218,7 +224,13 @@ impl Joiner {
         self.gather_columns(&self.projection, &self.schema, left, pairs)
     }
 
-    fn gather_columns(&self, columns: &[usize], schema: &SchemaRef, left: &LeftRows, pairs: &Pairs) -> Result<RecordBatch> {
+    fn gather_columns(
+        &self,
+        columns: &[usize],
+        schema: &SchemaRef,
+        left: &LeftRows,
+        pairs: &Pairs,
+    ) -> Result<RecordBatch> {
         let from_left = LeftGather::new(&pairs.left);
         let from_right = RightGather::new(&left.sources, &pairs.right);
         let mut arrays = Vec::with_capacity(columns.len());
@@ -345,3 +357,7 @@ fn run_of(mut rows: impl Iterator<Item = u32>) -> Option<(usize, usize)> {
     }
     Some((start as usize, length as usize))
 }
+
+#[cfg(test)]
+#[path = "join_tests.rs"]
+mod tests;

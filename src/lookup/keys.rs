@@ -60,7 +60,8 @@ impl KeyFinder {
         let open = self.gate.as_ref().map(|gate| evaluate_gate(gate, batch)).transpose()?;
         let keys = self.evaluate_keys(batch, open.as_ref())?;
         let closed = open.map(|open| NullBuffer::new(open.values().clone()));
-        let valid = keys.iter().fold(closed, |valid, key| NullBuffer::union(valid.as_ref(), key.logical_nulls().as_ref()));
+        let valid =
+            keys.iter().fold(closed, |valid, key| NullBuffer::union(valid.as_ref(), key.logical_nulls().as_ref()));
         let encoded = self.variant.encode_keys(&keys)?;
         Ok(self.distinct(encoded, valid.as_ref()))
     }

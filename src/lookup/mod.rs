@@ -1,11 +1,11 @@
 //! The lookup stage: rows come in, wait for what a store knows of their keys, and leave joined with it.
 //!
-//! Read it in the order in which a row travels: [`exec`] shows the stage to DataFusion, [`stream`] admits rows,
-//! waits and emits. On the way in `keys` finds the distinct keys of a batch, `cache` knows some of them, and
-//! `flight` has the others asked for, one request per key for all queries (`request` is the task that carries
-//! it to the store). `queue` holds the rows that wait and decides which may leave; `join` makes the batches that
-//! do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no values.
-//! A [`table::LookupTable`] owns what all queries over one table share: cache, flights, slots, counters.
+//! Read it in the order in which a row travels: [`exec`] shows the stage to DataFusion, `stream` admits rows, waits
+//! and emits. On the way in `keys` finds the distinct keys of a batch, `cache` knows some of them, and `flight` has the
+//! others asked for, one request per key for all queries: `board` and `lane` keep its books, `request` is the task that
+//! carries keys to the store, `mailbox` brings the answers back. `queue` holds the rows that wait and decides which may
+//! leave; `join` makes the batches that do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no
+//! values. A [`table::LookupTable`] owns what all queries over one table share: cache, flights, slots, counters.
 
 mod board;
 mod cache;
@@ -13,6 +13,7 @@ pub mod exec;
 mod flight;
 mod join;
 mod keys;
+mod lane;
 mod mailbox;
 pub mod policy;
 mod queue;

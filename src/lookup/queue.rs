@@ -74,14 +74,7 @@ impl Slice {
 
 impl Queue {
     pub fn new(ordering: Ordering) -> Self {
-        Queue {
-            ordering,
-            slices: BTreeMap::new(),
-            news: VecDeque::new(),
-            next_slice: 0,
-            rows: 0,
-            failure: None,
-        }
+        Queue { ordering, slices: BTreeMap::new(), news: VecDeque::new(), next_slice: 0, rows: 0, failure: None }
     }
 
     /// Rows that have not left.
@@ -117,10 +110,6 @@ impl Queue {
 
     pub fn get_mut(&mut self, slice: u64) -> Option<&mut Slice> {
         self.slices.get_mut(&slice)
-    }
-
-    pub fn slices(&self) -> impl Iterator<Item = &Slice> {
-        self.slices.values()
     }
 
     /// The slice whose deadline comes next: deadlines rise with admission.

@@ -97,7 +97,8 @@ fn read_outcome(table: &str, outcome: std::thread::Result<Result<Answer, StoreEr
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().copied();
             let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-            Err(Error::internal(format!("the store of lookup table \"{table}\" panicked")).with_detail(format!("{text}.")))
+            Err(Error::internal(format!("the store of lookup table \"{table}\" panicked"))
+                .with_detail(format!("{text}.")))
         }
     }
 }

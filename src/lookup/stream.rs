@@ -18,10 +18,10 @@ use futures::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
 use super::LookupJoin;
-use super::cache::{AnswerCache, CachedAnswer, Probe};
+use super::cache::Known;
 use super::flight::Question;
 use super::join::{Cursor, Joiner, KeyMatch, LeftRows};
-use super::keys::{BatchKeys, KeyFinder, NO_KEY};
+use super::keys::{KeyFinder, NO_KEY};
 use super::mailbox::{Delivery, Mailbox, Outcome};
 use super::policy::{CachePolicy, LookupPolicy, OnFailure};
 use super::queue::{Departure, Next, Queue, Slice};
@@ -331,53 +331,6 @@ impl RecordBatchStream for LookupStream {
     }
 }
 
-/// What the cache knows of the keys of a slice.
-struct Known<'a> {
-    cache: Option<&'a AnswerCache>,
-    variant: &'a Arc<Variant>,
-    keys: &'a BatchKeys,
-    generation: u64,
-    now: Instant,
-    matches: Vec<KeyMatch>,
-    hits: Vec<Arc<CachedAnswer>>,
-    rows: u32,
-}
-
-impl<'a> Known<'a> {
-    fn new(
-        cache: Option<&'a AnswerCache>,
-        variant: &'a Arc<Variant>,
-        keys: &'a BatchKeys,
-        (generation, now): (u64, Instant),
-    ) -> Self {
-        let matches = vec![KeyMatch::Pending; keys.len()];
-        Known { cache, variant, keys, generation, now, matches, hits: Vec::new(), rows: 0 }
-    }
-
-    fn probe(&mut self, position: u32) -> bool {
-        let Some(cache) = self.cache else { return false };
-        let hash = self.keys.hashes[position as usize];
-        let probe = Probe { variant: self.variant, hash, key: self.keys.key(position).data() };
-        let Some(answer) = cache.get(probe, self.generation, self.now) else { return false };
-        self.matches[position as usize] = KeyMatch::Found { source: 0, start: self.rows, rows: answer.rows() };
-        if answer.rows() > 0 {
-            self.rows += answer.rows();
-            self.hits.push(answer);
-        }
-        true
-    }
-
-    /// All rows from the cache become one batch, the first source.
-    fn into_matches(self) -> Result<(Vec<KeyMatch>, Vec<RecordBatch>)> {
-        if self.hits.is_empty() {
-            return Ok((self.matches, Vec::new()));
-        }
-        let rows = self.hits.iter().flat_map(|answer| answer.encoded_rows());
-        let source = self.variant.decode_rows(self.rows as usize, rows)?;
-        Ok((self.matches, vec![source]))
-    }
-}
-
 impl Metrics {
     fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
         let counter = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
@@ -417,3 +370,7 @@ impl Metrics {
         table.count.misses.fetch_add(misses as u64, Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
