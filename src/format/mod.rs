@@ -1,5 +1,7 @@
 //! From bytes to record batches, with the position of what is malformed.
 
+pub mod copy_options;
+
 use std::path::PathBuf;
 
 /// How a file's or a message's bytes hold rows.

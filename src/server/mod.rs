@@ -12,7 +12,6 @@
 mod cancel;
 mod connection;
 mod copy_in;
-mod copy_options;
 pub mod decode;
 mod decode_array;
 mod decode_text;

@@ -9,12 +9,12 @@ use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 
 use crate::engine::Rows;
 use crate::error::{Code, Error};
+use crate::format::copy_options::{CopyFormat, CopyOptions};
 use crate::pg_type::PgType;
 use crate::server::connection::{Connection, Ended, Stop, send_reports};
-use crate::server::copy_options::copy_options;
 use crate::server::decode::decode_parameter;
 use crate::server::encode::{Format, RowEncoder, ValueSettings, row_description};
-use crate::server::encode_copy::{CopyEncoder, CopyFormat};
+use crate::server::encode_copy::CopyEncoder;
 use crate::server::wire::{FLUSH_BYTES, Wire};
 use crate::session::portal::{Content, Portal, RowReader};
 use crate::session::{Executed, Outcome, Prepared, Session};
@@ -160,7 +160,7 @@ impl Connection {
     }
 
     async fn copy_out(&mut self, rows: Rows, options: &[datafusion::sql::sqlparser::ast::CopyOption]) -> Result<(), Ended> {
-        let options = copy_options(options)?;
+        let options = CopyOptions::try_from_parsed(options)?;
         let is_binary = options.format() == CopyFormat::Binary;
         let columns = rows.schema.fields().len();
         let settings = self.value_settings();

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{CopyOption, Ident, ObjectName};
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::format::csv::CopyDecoder;
+use crate::format::csv::{CopyDecoder, CopyInFormat, CopyInOptions};
 use crate::format::copy_options::{CopyFormat, CopyOptions};
 use crate::pg_type::PgType;
 use crate::session::Session;
@@ -36,8 +36,9 @@ impl CopyIn {
         }
         let schema = stream.schema();
         let fields = positions.iter().map(|position| schema.field(*position));
-        let columns = fields.map(|field| Ok((field.name().clone(), PgType::of_field(field)?))).collect::<Result<Vec<_>>>()?;
-        let decoder = CopyDecoder::new(options, columns, stream.name().to_string());
+        let names = fields.clone().map(|field| field.name().clone()).collect();
+        let types = fields.map(|field| PgType::of_field(field)).collect::<Result<_>>()?;
+        let decoder = CopyDecoder::new(decoder_options(&options), types, names, stream.name().to_string());
         Ok(CopyIn { stream, positions, decoder, rows: 0 })
     }
 
@@ -92,6 +93,20 @@ impl CopyIn {
             arrays[*position] = Arc::clone(array);
         }
         Ok(RecordBatch::try_new(all_nullable(&schema), arrays)?)
+    }
+}
+
+fn decoder_options(options: &CopyOptions) -> CopyInOptions {
+    CopyInOptions {
+        format: match options.format() {
+            CopyFormat::Csv => CopyInFormat::Csv,
+            CopyFormat::Text | CopyFormat::Binary => CopyInFormat::Text,
+        },
+        header: options.header(),
+        delimiter: options.delimiter(),
+        null: options.null().to_string(),
+        quote: options.quote(),
+        escape: options.escape(),
     }
 }
 
