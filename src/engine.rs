@@ -11,6 +11,7 @@ use datafusion::logical_expr::{LogicalPlan, ScalarUDF, Statement as PlannedState
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
+use futures::TryStreamExt;
 use datafusion::sql::sqlparser::ast::{self, Ident, Query, Value, ValueWithSpan, VisitMut, VisitorMut};
 
 use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME};
@@ -142,6 +143,20 @@ impl Engine {
     /// The context that operators run in.
     pub fn task_context(&self) -> Arc<datafusion::execution::TaskContext> {
         self.state.task_ctx()
+    }
+
+    /// The values of EXECUTE's arguments, each cast to its parameter's type.
+    ///
+    /// # Errors
+    /// Whatever is wrong with an expression or its value.
+    pub async fn evaluate(&self, arguments: &[ast::Expr], types: &[PgType]) -> Result<Vec<ScalarValue>> {
+        let mut query = rewrite::values_query(arguments, types)?;
+        rewrite::rewrite_casts(&mut query)?;
+        let plan = self.logical_plan(query, &[]).await?;
+        let physical = self.state.create_physical_plan(&plan).await?;
+        let batches: Vec<_> = execute_stream(physical, self.state.task_ctx())?.try_collect().await?;
+        let batch = batches.first().ok_or_else(|| Error::internal("arguments without a row"))?;
+        batch.columns().iter().map(|column| Ok(ScalarValue::try_from_array(column, 0)?)).collect()
     }
 
     /// What a relation's columns are, for the expansion of stars.

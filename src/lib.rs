@@ -1,6 +1,7 @@
 //! Lookaside joins a live stream with the tables it refers to, in SQL, over the PostgreSQL protocol.
 
 pub mod catalog;
+pub mod command;
 pub mod datafusion_error;
 pub mod engine;
 pub mod error;
@@ -15,3 +16,4 @@ pub mod source;
 pub mod sql;
 pub mod sql_name;
 pub mod store;
+pub mod telemetry;

@@ -43,6 +43,28 @@ impl Lookup {
         self.table.get_or_try_init(|| self.connect()).await.cloned()
     }
 
+    /// For `check`: the columns that lead some index of the store; `None` where the store needs no index.
+    ///
+    /// # Errors
+    /// As [`Lookup::table`].
+    pub async fn indexed_columns(&self) -> Result<Option<Vec<String>>> {
+        let (LookupKind::Postgres { table, columns, types, .. }, Some(connection)) = (&self.definition.kind, &self.connection)
+        else {
+            return Ok(None);
+        };
+        let name = &self.definition.name;
+        let table = PostgresTable { table: table.clone(), columns: columns.clone(), types: types.clone() };
+        let in_words = |error: crate::store::StoreError| error.into_error(name);
+        let store = PostgresStore::connect(Arc::clone(connection), table).await.map_err(in_words)?;
+        let mut indexed = vec![];
+        for (position, field) in store.schema().fields().iter().enumerate() {
+            if store.key_index_exists(&[position]).await.map_err(in_words)? {
+                indexed.push(field.name().clone());
+            }
+        }
+        Ok(Some(indexed))
+    }
+
     async fn connect(&self) -> Result<Arc<LookupTable>> {
         let name = &self.definition.name;
         let store: Arc<dyn Store> = match (&self.definition.kind, &self.connection) {

@@ -8,6 +8,8 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, apply_expression_roots,
@@ -69,6 +71,35 @@ impl LookupExec {
         &self.join
     }
 
+    /// The same stage with each of its expressions changed; `change` keeps their types.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn map_expressions(
+        &self,
+        change: impl Fn(&Arc<dyn PhysicalExpr>) -> DataFusionResult<Arc<dyn PhysicalExpr>>,
+    ) -> DataFusionResult<Self> {
+        let mut join = self.join.clone();
+        join.keys = join.keys.iter().map(&change).collect::<DataFusionResult<_>>()?;
+        join.gate = join.gate.as_ref().map(&change).transpose()?;
+        join.residual = join.residual.as_ref().map(&change).transpose()?;
+        Ok(Self::try_new(Arc::clone(&self.input), Arc::clone(&self.table), join)?)
+    }
+
+    /// The same stage with fewer columns, if that is all that the projection does: then the store is asked for
+    /// nothing that nobody uses.
+    fn with_projection(&self, projection: &ProjectionExec) -> DataFusionResult<Option<Self>> {
+        let mut positions = vec![];
+        for (projected, field) in projection.expr().iter().zip(projection.schema().fields()) {
+            match projected.expr.downcast_ref::<Column>() {
+                Some(column) if column.name() == field.name() => positions.push(self.join.projection[column.index()]),
+                _ => return Ok(None),
+            }
+        }
+        let join = self.join.with_projection(self.input.schema().fields().len(), positions)?;
+        Ok(Some(Self::try_new(Arc::clone(&self.input), Arc::clone(&self.table), join)?))
+    }
+
     fn fmt_line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LookupJoin { kind, keys, shape, gate, residual, policy, .. } = &self.join;
         let schema = self.table.store().schema();
@@ -110,6 +141,10 @@ impl ExecutionPlan for LookupExec {
 
     fn properties(&self) -> &Arc<PlanProperties> {
         &self.properties
+    }
+
+    fn try_swapping_with_projection(&self, projection: &ProjectionExec) -> DataFusionResult<Option<Arc<dyn ExecutionPlan>>> {
+        Ok(self.with_projection(projection)?.map(|stage| Arc::new(stage) as _))
     }
 
     /// Rows of a stream leave as they came, or each when it is ready: no repartitioning gains anything.

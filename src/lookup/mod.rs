@@ -24,12 +24,17 @@ mod stream;
 pub mod table;
 mod variant;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
 
 pub use self::exec::LookupExec;
 pub use self::table::{LookupCounters, LookupTable};
+use crate::error::Result;
 use crate::store::LookupShape;
 
 /// One lookup join, as the planner hands it to the operator.
@@ -48,6 +53,36 @@ pub struct LookupJoin {
     pub projection: Vec<usize>,
     /// The table's policy with the overrides of this join.
     pub policy: policy::LookupPolicy,
+}
+
+impl LookupJoin {
+    /// The same join with other columns leaving: `projection` holds positions in `input_columns` input columns
+    /// followed by the store's. Columns of the store that neither leave nor decide are not asked for.
+    ///
+    /// # Errors
+    /// Internal, when the residual condition names a column that is not there.
+    pub fn with_projection(&self, input_columns: usize, projection: Vec<usize>) -> Result<Self> {
+        let mut used: BTreeSet<usize> = projection.iter().copied().filter(|column| *column >= input_columns).collect();
+        if let Some(residual) = &self.residual {
+            used.extend(collect_columns(residual).iter().map(Column::index).filter(|column| *column >= input_columns));
+        }
+        let moved: HashMap<usize, usize> = used.iter().enumerate().map(|(place, column)| (*column, input_columns + place)).collect();
+        let place = |column: usize| moved.get(&column).copied().unwrap_or(column);
+        let residual = self.residual.as_ref().map(|residual| {
+            let moved = Arc::clone(residual).transform(|node| match node.downcast_ref::<Column>() {
+                Some(column) => Ok(Transformed::yes(Arc::new(Column::new(column.name(), place(column.index()))) as _)),
+                None => Ok(Transformed::no(node)),
+            });
+            moved.data()
+        });
+        let columns = used.iter().map(|column| self.shape.columns[column - input_columns]).collect();
+        Ok(LookupJoin {
+            residual: residual.transpose()?,
+            shape: Arc::new(LookupShape { columns, ..self.shape.as_ref().clone() }),
+            projection: projection.into_iter().map(place).collect(),
+            ..self.clone()
+        })
+    }
 }
 
 /// What happens to a row without a match.

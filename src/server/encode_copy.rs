@@ -23,7 +23,7 @@ impl CopyEncoder {
     /// # Errors
     /// 0A000 for a column whose type PostgreSQL lacks, 54000 for more columns than a message can hold.
     pub fn try_new(schema: &SchemaRef, options: CopyOptions) -> Result<Self> {
-        let format = match options.format {
+        let format = match options.format() {
             CopyFormat::Text | CopyFormat::Csv => Format::Text,
             CopyFormat::Binary => Format::Binary,
         };
@@ -41,7 +41,7 @@ impl CopyEncoder {
     /// # Errors
     /// 54000 for names that no message can hold.
     pub fn begin(&self, out: &mut BytesMut) -> Result<()> {
-        let code = if self.options.format == CopyFormat::Binary { Format::Binary.code() } else { Format::Text.code() };
+        let code = if self.options.format() == CopyFormat::Binary { Format::Binary.code() } else { Format::Text.code() };
         out.put_u8(b'H');
         write_message_body(out, |out| {
             out.put_i8(code as i8);
@@ -51,7 +51,7 @@ impl CopyEncoder {
             }
             Ok(())
         })?;
-        if self.options.format == CopyFormat::Binary {
+        if self.options.format() == CopyFormat::Binary {
             return copy_data(out, |out| {
                 out.put_slice(b"PGCOPY\n\xff\r\n\0");
                 // No flags, no further header.
@@ -60,7 +60,7 @@ impl CopyEncoder {
                 Ok(())
             });
         }
-        if !self.options.header {
+        if !self.options.header() {
             return Ok(());
         }
         copy_data(out, |out| {
@@ -97,7 +97,7 @@ impl CopyEncoder {
     /// # Errors
     /// None in practice: the messages are short.
     pub fn finish(&self, out: &mut BytesMut) -> Result<()> {
-        if self.options.format == CopyFormat::Binary {
+        if self.options.format() == CopyFormat::Binary {
             copy_data(out, |out| {
                 out.put_i16(-1);
                 Ok(())
@@ -108,14 +108,14 @@ impl CopyEncoder {
     }
 
     fn write_row(&self, writers: &[ColumnWriter<'_>], row: usize, out: &mut BytesMut) -> Result<()> {
-        if self.options.format == CopyFormat::Binary {
+        if self.options.format() == CopyFormat::Binary {
             out.put_u16(self.columns.count);
             return write_fields(writers, row, out);
         }
         for (position, writer) in writers.iter().enumerate() {
             self.write_delimiter(position, out);
             if writer.is_null(row) {
-                out.put_slice(self.options.null.as_bytes());
+                out.put_slice(self.options.null().as_bytes());
                 continue;
             }
             let start = out.len();
@@ -128,21 +128,21 @@ impl CopyEncoder {
 
     fn write_delimiter(&self, position: usize, out: &mut BytesMut) {
         if position > 0 {
-            out.put_u8(self.options.delimiter);
+            out.put_u8(self.options.delimiter());
         }
     }
 
     /// Escapes or quotes the value that begins at `start`, so that it reads back as itself and not as NULL.
     fn protect(&self, start: usize, out: &mut BytesMut) {
-        if self.options.format == CopyFormat::Text {
-            let delimiter = self.options.delimiter;
+        if self.options.format() == CopyFormat::Text {
+            let delimiter = self.options.delimiter();
             return escape_from(out, start, |byte| text_escape(byte, delimiter).map(|escaped| (b'\\', escaped)));
         }
-        let CopyOptions { delimiter, quote: quote_byte, escape, .. } = self.options;
+        let (delimiter, quote_byte, escape) = (self.options.delimiter(), self.options.quote(), self.options.escape());
         let value = &out[start..];
         let is_special = |byte: &u8| *byte == delimiter || *byte == quote_byte || matches!(byte, b'\n' | b'\r');
         // Alone on its line, `\.` would be the end of the data.
-        if value == self.options.null.as_bytes()
+        if value == self.options.null().as_bytes()
             || (self.columns.count == 1 && value == b"\\.")
             || value.iter().any(is_special)
         {

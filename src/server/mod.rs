@@ -22,6 +22,7 @@ pub mod encode_copy;
 mod encode_text;
 mod encode_time;
 mod numeric;
+pub mod print;
 mod query;
 mod wire;
 
@@ -36,7 +37,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use cancel::CancelRegistry;
 use connection::Shared;
 
 /// Clients that may be connected at once.

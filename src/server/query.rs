@@ -2,14 +2,13 @@
 
 use datafusion::arrow::datatypes::SchemaRef;
 use pgwire::messages::PgWireFrontendMessage;
-use pgwire::messages::copy::{CopyDone, CopyOutResponse};
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended};
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 
 use crate::engine::Rows;
 use crate::error::{Code, Error};
-use crate::format::copy_options::{CopyFormat, CopyOptions};
+use crate::format::copy_options::CopyOptions;
 use crate::pg_type::PgType;
 use crate::server::connection::{Connection, Ended, Stop, send_reports};
 use crate::server::decode::decode_parameter;
@@ -161,12 +160,8 @@ impl Connection {
 
     async fn copy_out(&mut self, rows: Rows, options: &[datafusion::sql::sqlparser::ast::CopyOption]) -> Result<(), Ended> {
         let options = CopyOptions::try_from_parsed(options)?;
-        let is_binary = options.format() == CopyFormat::Binary;
-        let columns = rows.schema.fields().len();
         let settings = self.value_settings();
         let encoder = CopyEncoder::try_new(&rows.schema, options)?.with_settings(settings);
-        let format = i8::from(is_binary);
-        self.wire.send(&CopyOutResponse::new(format, columns as i16, vec![i16::from(format); columns]))?;
         encoder.begin(&mut self.wire.output)?;
         let mut reader = RowReader::new(rows, "COPY");
         let mut sent = 0_u64;
@@ -182,7 +177,6 @@ impl Connection {
             sent += batch.num_rows() as u64;
         }
         encoder.finish(&mut self.wire.output)?;
-        self.wire.send(&CopyDone::new())?;
         Ok(self.wire.send(&CommandComplete::new(format!("COPY {sent}")))?)
     }
 

@@ -151,7 +151,7 @@ impl Session {
     ///
     /// # Errors
     /// Whatever is wrong with it, with its position in the text; 25P02 inside a failed transaction.
-    pub async fn prepare(&self, statement: Statement, declared: &[Option<PgType>]) -> Result<Prepared> {
+    pub async fn prepare(&mut self, statement: Statement, declared: &[Option<PgType>]) -> Result<Prepared> {
         self.refuse_in_failed_transaction(&statement)?;
         let planned = match &statement.kind {
             StatementKind::Query(query)
@@ -204,7 +204,8 @@ impl Session {
             }
             StatementKind::DropView { names, if_exists } => self.drop_views(names, *if_exists),
             StatementKind::Declare { cursor, binary, .. } => {
-                self.declare(cursor, *binary, self.run(prepared, values).await?)?;
+                let rows = self.run(prepared, values).await?;
+                self.declare(cursor, *binary, rows)?;
                 Ok(Executed::done("DECLARE CURSOR"))
             }
             StatementKind::Fetch { cursor, count } => {
@@ -328,14 +329,14 @@ impl Session {
         Ok(())
     }
 
-    async fn run(&self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Rows> {
+    async fn run(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Rows> {
         match &prepared.planned {
             Some(planned) => self.engine.run(planned, values).await,
             None => Err(Error::internal("a query without a plan")),
         }
     }
 
-    async fn explain(&self, prepared: &Prepared, values: Vec<ScalarValue>, analyze: bool) -> Result<Rows> {
+    async fn explain(&mut self, prepared: &Prepared, values: Vec<ScalarValue>, analyze: bool) -> Result<Rows> {
         let Some(planned) = &prepared.planned else { return Err(Error::internal("EXPLAIN without a plan")) };
         if analyze && planned.endless {
             return Err(Error::unsupported("EXPLAIN ANALYZE over an endless query would never end")
@@ -355,7 +356,7 @@ impl Session {
     }
 
     async fn create_view(
-        &self,
+        &mut self,
         (name, columns): (&ast::ObjectName, &[ast::Ident]),
         query: &Query,
         or_replace: bool,

@@ -201,11 +201,11 @@ fn check(setting: &Setting, value: &str) -> Result<String> {
             })
         }
         Kind::TimeZone => {
-            let zone: Result<chrono_tz::Tz, _> = match value.to_ascii_lowercase().as_str() {
-                "utc" | "gmt" | "z" | "zulu" => Ok(chrono_tz::UTC),
-                _ => chrono_tz::Tz::from_str_insensitive(value),
+            let zone = match value.to_ascii_lowercase().as_str() {
+                "utc" | "gmt" | "z" | "zulu" => Some(&chrono_tz::UTC),
+                _ => chrono_tz::TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(value)),
             };
-            zone.map(|zone| zone.name().to_string()).map_err(|_| {
+            zone.map(|zone| zone.name().to_string()).ok_or_else(|| {
                 Error::new(Code::InvalidParameterValue, format!("invalid value for parameter \"TimeZone\": \"{value}\""))
                     .with_hint("Write the name of a zone, as in 'Europe/Berlin'.")
             })

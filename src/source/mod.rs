@@ -1,5 +1,10 @@
 //! Where a stream's rows come from: one file a source, all behind [`Source`].
 
+pub mod exec;
+pub mod file;
+pub mod generator;
+pub mod push;
+
 use std::fmt::{Debug, Display};
 
 use datafusion::arrow::datatypes::SchemaRef;

@@ -35,7 +35,7 @@ pub fn without_parser(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>>
         (Keyword::FETCH, _) if words.iter().any(|token| matches!(token, Token::Word(w) if w.keyword == Keyword::WITH)) => {
             Err(Error::unsupported("FETCH … WITH (timeout = …) is not available yet"))
         }
-        (Keyword::MOVE, _) => Err(Error::unsupported("MOVE is not available yet")),
+        _ if first.value.eq_ignore_ascii_case("move") => Err(Error::unsupported("MOVE is not available yet")),
         _ => Ok(None),
     }
 }

@@ -229,6 +229,18 @@ pub fn type_in_sql(pg_type: &PgType) -> Result<ast::DataType> {
     parsed.map_err(|error| Error::internal(format!("type {pg_type} cannot be read: {error}")))
 }
 
+/// `VALUES (CAST(argument AS type), …)`.
+///
+/// # Errors
+/// 42601 when the arguments cannot stand in VALUES.
+pub fn values_query(arguments: &[Expr], types: &[PgType]) -> Result<Query> {
+    let texts = arguments.iter().zip(types).map(|(argument, pg_type)| format!("CAST({argument} AS {pg_type})"));
+    let text = format!("VALUES ({})", texts.collect::<Vec<_>>().join(", "));
+    let dialect = LookasideDialect::default();
+    let parsed = Parser::new(&dialect).try_with_sql(&text).and_then(|mut parser| parser.parse_query());
+    Ok(*parsed.map_err(|error| Error::new(Code::SyntaxError, format!("bad arguments of EXECUTE: {error}")))?)
+}
+
 fn needs_function(pg_type: &PgType) -> bool {
     matches!(pg_type, PgType::Bytea | PgType::Uuid | PgType::Json | PgType::Jsonb | PgType::Array(_))
 }
