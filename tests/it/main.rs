@@ -2,4 +2,5 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says so by panicking")]
 
 mod store_postgres;
+mod store_postgres_failure;
 mod support;

@@ -23,7 +23,7 @@ if [ -f "$1/data/postmaster.pid" ]; then
     pid=$(head -n 1 "$1/data/postmaster.pid")
     kill -CONT "$pid"; kill -QUIT "$pid"
     tries=0
-    while kill -0 "$pid" && [ "$tries" -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
+    while [ -e "/proc/$pid/exe" ] && [ "$tries" -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
     kill -KILL "$pid"
 fi 2>/dev/null
 rm -rf "$1"
@@ -98,7 +98,9 @@ impl PostgresServer {
 
     /// Starts again what was stopped, on the same port.
     pub fn start_again(&self) {
+        // The killed server could not take its lock files with it, and may still be there as a zombie.
         let _ = fs::remove_file(self.data().join("postmaster.pid"));
+        let _ = fs::remove_file(self.directory.join(format!(".s.PGSQL.{}.lock", self.port)));
         assert!(self.try_start(), "PostgreSQL does not start again: {}", fs::read_to_string(self.log()).unwrap());
     }
 
