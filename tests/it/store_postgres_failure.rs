@@ -1,5 +1,6 @@
 //! The PostgreSQL store when PostgreSQL is killed, frozen, altered, or slow.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,24 +78,28 @@ async fn lookup_on_a_frozen_server_is_given_up_at_once() {
 #[tokio::test]
 async fn dropped_lookup_is_cancelled_at_the_server() {
     let server = PostgresServer::shared();
-    server
-        .execute(
-            "CREATE TABLE sleepers (id int4, seconds float8); INSERT INTO sleepers VALUES (1, 0), (2, 3600);
-             CREATE VIEW slow_view AS SELECT id, pg_sleep(seconds)::text AS slept FROM sleepers",
-        )
-        .await;
+    server.execute(SLEEPERS).await;
     for prepare in [true, false] {
         let connection = connection(server, Options { max_connections: 1, prepare });
-        let store = PostgresStore::connect(Arc::clone(&connection), table("slow_view")).await.unwrap();
-        let quick = PostgresStore::connect(connection, table("sleepers")).await.unwrap();
-        let asked = request(&[0], &[1], &[], vec![ints(&[2])]);
-        tokio::select! {
-            answer = store.lookup(&asked) => panic!("it sleeps for an hour: {answer:?}"),
-            () = until_running(server, "1") => {}
-        }
-        assert_eq!(texts(&lookup(&quick).await.unwrap()), ["0: 0.0"], "the connection's place is free again");
-        tokio::time::timeout(LONG, until_running(server, "0")).await.expect("the statement was cancelled");
+        dropped_lookup_ends(server, connection).await;
     }
+}
+
+/// The view sleeps for an hour; the table beneath it answers at once.
+const SLEEPERS: &str = "CREATE TABLE sleepers (id int4, seconds float8); INSERT INTO sleepers VALUES (1, 0), (2, 3600);
+    CREATE VIEW slow_view AS SELECT id, pg_sleep(seconds)::text AS slept FROM sleepers";
+
+/// `connection` is the only one of its pool.
+async fn dropped_lookup_ends(server: &PostgresServer, connection: Arc<PostgresConnection>) {
+    let store = PostgresStore::connect(Arc::clone(&connection), table("slow_view")).await.unwrap();
+    let quick = PostgresStore::connect(connection, table("sleepers")).await.unwrap();
+    let asked = request(&[0], &[1], &[], vec![ints(&[2])]);
+    tokio::select! {
+        answer = store.lookup(&asked) => panic!("it sleeps for an hour: {answer:?}"),
+        () = until_running(server, "1") => {}
+    }
+    assert_eq!(texts(&lookup(&quick).await.unwrap()), ["0: 0.0"], "the connection's place is free again");
+    tokio::time::timeout(LONG, until_running(server, "0")).await.expect("the statement was cancelled");
 }
 
 /// Asks until so many lookups of the slow view run.
@@ -160,4 +165,37 @@ async fn refused_connections_say_where_and_why_and_keep_the_password() {
         error.message().starts_with("connection \"shop\": sslrootcert \"/nowhere/root.crt\" cannot be read: "),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn verify_full_talks_to_nobody_but_the_certified_host() {
+    let server = PostgresServer::start_with_tls();
+    server.execute(PEOPLE).await;
+    server.execute(SLEEPERS).await;
+    let secure = |url: &str, sslrootcert: PathBuf| {
+        let config = PostgresConfig {
+            config: url.parse().unwrap(),
+            sslmode: SslMode::VerifyFull,
+            sslrootcert: Some(sslrootcert),
+            max_connections: 1,
+            prepare: true,
+        };
+        PostgresConnection::try_new("shop".to_string(), config).unwrap()
+    };
+    let trusted = secure(&server.url(), server.certificate());
+    let store = PostgresStore::connect(Arc::clone(&trusted), table("people")).await.unwrap();
+    assert_eq!(texts(&lookup(&store).await.unwrap()), ["0: Ann"]);
+    let encrypted =
+        "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'lookaside'";
+    assert_eq!(server.query(encrypted).await, [[Some("t".to_string())]]);
+    dropped_lookup_ends(&server, trusted).await;
+
+    let elsewhere = secure(&server.url().replace("127.0.0.1", "localhost"), server.certificate());
+    let message = unavailable(PostgresStore::connect(elsewhere, table("people")).await.unwrap_err());
+    assert!(message.contains("not valid for name \"localhost\""), "{message}");
+
+    let stranger = PostgresServer::start_with_tls();
+    let distrusted = secure(&server.url(), stranger.certificate());
+    let message = unavailable(PostgresStore::connect(distrusted, table("people")).await.unwrap_err());
+    assert!(message.contains("invalid peer certificate"), "{message}");
 }
