@@ -77,6 +77,22 @@ impl FileStore {
         let file = WatchedFile { name, path, schema: Arc::clone(&schema), read, contents, watch };
         Ok(FileStore { schema, file: Arc::new(file) })
     }
+
+    /// A request that the planner should not have made is an error, not a panic.
+    fn check(&self, request: &LookupRequest) -> Result<()> {
+        let shape = &request.shape;
+        let columns = self.schema.fields().len();
+        if let Some(column) = shape.key_columns.iter().chain(&shape.columns).find(|&&column| column >= columns) {
+            return Err(Error::internal(format!("column {column} was asked of a file with {columns} columns")));
+        }
+        if shape.key_columns.is_empty() || shape.key_columns.len() != request.keys.len() {
+            return Err(Error::internal("a lookup needs an array of keys for each key column"));
+        }
+        match shape.filters.first() {
+            Some(filter) => Err(Error::internal(format!("a file cannot apply {filter}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 #[async_trait]
@@ -91,9 +107,7 @@ impl Store for FileStore {
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {
-        if !request.shape.filters.is_empty() {
-            return Err(Error::internal("a file applies no conditions").into());
-        }
+        self.check(request)?;
         self.file.reload_if_changed().await?;
         let contents = self.file.contents()?;
         let index = contents.index(&request.shape.key_columns)?;

@@ -3,7 +3,9 @@
 use std::ops::Not;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, Int32Array, Int64Array, RecordBatch, StringViewArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::SessionContext;
@@ -256,6 +258,27 @@ async fn keys_compare_as_the_columns_own_equality() {
     let floats: ArrayRef = Arc::new(datafusion::arrow::array::Float64Array::from(vec![0.0, f64::NAN, -f64::NAN, 1.0]));
     let answer = store.lookup(&request(&[5], &[0], &[], vec![floats])).await.unwrap();
     assert_eq!(texts(&answer), ["0: 1", "1: 2", "2: 2"]);
+}
+
+/// In PostgreSQL's format the least number stands for -infinity, and must not be sent for a moment.
+#[tokio::test]
+async fn keys_outside_of_the_calendar_find_nothing_and_harm_nobody() {
+    const EPOCH_MICROS: i64 = 946_684_800_000_000;
+    let server = PostgresServer::shared();
+    server
+        .execute(
+            "CREATE TABLE calendar (id int4, ts timestamp, d date);
+             INSERT INTO calendar VALUES (1, '-infinity', '-infinity'), (2, 'infinity', 'infinity'), (3, '1970-01-01', '1970-01-01')",
+        )
+        .await;
+    let store = store(server, "calendar").await;
+    let moments: ArrayRef =
+        Arc::new(TimestampMicrosecondArray::from(vec![i64::MIN, i64::MIN + EPOCH_MICROS, i64::MAX, 0]));
+    let answer = store.lookup(&request(&[1], &[0], &[], vec![moments])).await.unwrap();
+    assert_eq!(texts(&answer), ["3: 3"]);
+    let days: ArrayRef = Arc::new(Date32Array::from(vec![i32::MIN, i32::MIN + 10_957, i32::MAX, 0]));
+    let answer = store.lookup(&request(&[2], &[0], &[], vec![days])).await.unwrap();
+    assert_eq!(texts(&answer), ["3: 3"]);
 }
 
 #[tokio::test]
