@@ -1,5 +1,10 @@
 //! From bytes to record batches, with the position of what is malformed.
 
+mod datetime;
+mod literal;
+mod number;
+pub mod text;
+
 use std::path::PathBuf;
 
 /// How a file's or a message's bytes hold rows.
