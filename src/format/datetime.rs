@@ -9,10 +9,8 @@ const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
 /// PostgreSQL's first day, 4714-11-24 BC, in days since 1970-01-01.
 const FIRST_DAY: i64 = -2_440_588;
-/// The day after PostgreSQL's last date, 5874897-12-31.
-const END_OF_DATES: i64 = 2_145_031_949;
-/// The day after the last day of PostgreSQL's timestamps, 294276-12-31.
-const END_OF_TIMESTAMPS: i64 = 106_751_983;
+/// PostgreSQL's `DATE_END_JULIAN`, 5874898-06-03: the first day that is no date.
+const END_OF_DATES: i64 = 2_145_042_906;
 
 /// Days since 1970-01-01. A time of day is read and dropped, as PostgreSQL does.
 pub(crate) fn date(text: &str) -> Result<i32, ValueError> {
@@ -96,8 +94,10 @@ impl Fields {
         let day = self.day.ok_or_else(|| ValueError::syntax(type_name, text))?;
         let within_day = self.micros.unwrap_or(0) - offset_seconds * MICROS_PER_SECOND;
         let micros = day.checked_mul(MICROS_PER_DAY).and_then(|micros| micros.checked_add(within_day));
-        let bounds = FIRST_DAY * MICROS_PER_DAY..END_OF_TIMESTAMPS * MICROS_PER_DAY;
-        micros.filter(|micros| bounds.contains(micros)).ok_or_else(|| out_of_range("timestamp out of range", text))
+        // Counted from 1970, 64 bits end in 294247; PostgreSQL counts from 2000 and ends thirty years later.
+        micros
+            .filter(|micros| *micros >= FIRST_DAY * MICROS_PER_DAY)
+            .ok_or_else(|| out_of_range("timestamp out of range", text))
     }
 }
 
