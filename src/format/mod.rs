@@ -1,1 +1,35 @@
 //! From bytes to record batches, with the position of what is malformed.
+
+mod datetime;
+mod literal;
+mod number;
+pub mod text;
+
+use std::path::PathBuf;
+
+/// How a file's or a message's bytes hold rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// One JSON object a line.
+    Json,
+    /// With a header line.
+    Csv,
+    Parquet,
+}
+
+/// Where a file's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileData {
+    Path(PathBuf),
+    /// In the binary: only the demo's. Never changes.
+    Embedded(&'static str),
+}
+
+/// What becomes of a row that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMalformed {
+    /// The query ends with the error.
+    Fail,
+    /// It is dropped, counted and logged.
+    Skip,
+}

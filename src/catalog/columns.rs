@@ -1,0 +1,100 @@
+//! `[stream.X.columns]` and their like: names with a string each, in the order of the file.
+
+use toml::de::DeValue;
+
+use super::definition::{ColumnDefinition, GeneratorColumn};
+use super::problem::Complaint;
+use super::reading::Text;
+use super::section::Section;
+use crate::pg_type::PgType;
+
+/// The columns with types that `[….columns]` inside `parent` declares; it must be there and hold at least one.
+pub(super) fn read_columns(parent: &Section) -> Vec<ColumnDefinition> {
+    let Some(section) = columns_section(parent) else { return Vec::new() };
+    named_texts(&section)
+        .into_iter()
+        .filter_map(|(name, text)| {
+            let (pg_type, nullable) = parsed(&section, &text, nullable_type)?;
+            Some(ColumnDefinition { name, pg_type, nullable, origin: text.origin })
+        })
+        .collect()
+}
+
+/// The columns of a generator; as [`read_columns`].
+pub(super) fn read_generator_columns(parent: &Section) -> Vec<GeneratorColumn> {
+    let Some(section) = columns_section(parent) else { return Vec::new() };
+    let columns = named_texts(&section).into_iter();
+    columns.map(|(name, text)| GeneratorColumn { name, expression: text.value, origin: text.origin }).collect()
+}
+
+/// `[….types]` inside `parent`, if it is there.
+pub(super) fn read_types(parent: &Section) -> Vec<(String, Text, PgType)> {
+    let Some(section) = parent.section("types", "types") else { return Vec::new() };
+    named_texts(&section)
+        .into_iter()
+        .filter_map(|(name, text)| {
+            let pg_type = parsed(&section, &text, parse_type)?;
+            Some((name, text, pg_type))
+        })
+        .collect()
+}
+
+fn columns_section<'a>(parent: &Section<'a>) -> Option<Section<'a>> {
+    if !parent.has("columns") {
+        let inner = parent.title_of("columns");
+        let complaint = Complaint::new(format!("{} declares no columns", parent.title));
+        parent.complain(complaint.with_hint(format!("Declare them in {inner}.")));
+        return None;
+    }
+    let section = parent.section("columns", "columns")?;
+    if section.entries().next().is_none() {
+        section.complain(Complaint::new(format!("{} is empty", section.title)));
+    }
+    Some(section)
+}
+
+fn named_texts(section: &Section) -> Vec<(String, Text)> {
+    let mut texts = Vec::new();
+    for (key, value) in section.entries() {
+        let name = key.get_ref().to_string();
+        let origin = section.reading.source.origin(key.span().start);
+        if name.is_empty() {
+            section.reading.complain(&origin, Complaint::new(format!("a column in {} has no name", section.title)));
+            continue;
+        }
+        if matches!(value.get_ref(), DeValue::Table(_)) {
+            let message = format!("\"{name}\" in {}: a column declared by a table is not available yet", section.title);
+            let complaint = Complaint::new(message).with_hint(format!("Write a string: {name} = \"…\"."));
+            section.reading.complain(&origin, complaint);
+            continue;
+        }
+        texts.extend(section.text(&name).map(|text| (name, text)));
+    }
+    texts
+}
+
+/// What `parse` makes of `text`. What was put in for a reference is kept out of the complaint.
+fn parsed<T>(section: &Section, text: &Text, parse: impl Fn(&str) -> Result<T, Complaint>) -> Option<T> {
+    let complaint = match parse(&text.value) {
+        Ok(value) => return Some(value),
+        Err(_) if text.is_substituted() => Complaint::new(format!("\"{}\" is not the name of a type", text.shown)),
+        Err(complaint) => complaint,
+    };
+    section.reading.complain(&text.origin, complaint);
+    None
+}
+
+fn nullable_type(text: &str) -> Result<(PgType, bool), Complaint> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words.as_slice() {
+        [rest @ .., not, null] if not.eq_ignore_ascii_case("not") && null.eq_ignore_ascii_case("null") => {
+            Ok((parse_type(&rest.join(" "))?, false))
+        }
+        words => Ok((parse_type(&words.join(" "))?, true)),
+    }
+}
+
+fn parse_type(text: &str) -> Result<PgType, Complaint> {
+    PgType::parse(text)
+        .map_err(|error| Complaint { message: error.message().to_string(), hint: error.hint().map(str::to_string) })
+}

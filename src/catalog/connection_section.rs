@@ -1,0 +1,147 @@
+//! What `[connection.X]` means.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode as ClientSslMode};
+
+use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SslMode};
+use super::problem::Complaint;
+use super::section::Section;
+use super::substitute::without_line_end;
+
+const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+
+/// Reads the section of the connection `name`; `None` if it is too wrong to tell what it would be.
+pub(super) fn read_connection(name: &str, section: &Section) -> Option<ConnectionDefinition> {
+    if !section.has("type") {
+        section.require("type");
+        section.check_keys();
+        return None;
+    }
+    section.choice("type", &[("postgres", ())])?;
+    let connection = read_postgres(&section.of_type("postgres"))?;
+    let kind = ConnectionKind::Postgres(connection);
+    Some(ConnectionDefinition { name: name.to_string(), origin: section.origin.clone(), kind })
+}
+
+fn read_postgres(section: &Section) -> Option<PostgresConnection> {
+    let max_connections = section.count("max_connections").unwrap_or(MAX_CONNECTIONS);
+    let prepare = section.flag("prepare").unwrap_or(true);
+    let chosen = section.choice("sslmode", &[("disable", SslMode::Disable), ("verify-full", SslMode::VerifyFull)]);
+    let sslrootcert = section.path("sslrootcert");
+    let config = if section.has("url") { read_url(section) } else { read_parts(section) };
+    let mut config = config?;
+    let sslmode = chosen.unwrap_or(if is_local(&config) { SslMode::Disable } else { SslMode::VerifyFull });
+    if sslmode == SslMode::Disable && section.has("sslrootcert") {
+        let complaint = Complaint::new(format!("\"sslrootcert\" in {} has no effect without TLS", section.title));
+        section.complain_of("sslrootcert", complaint.with_hint("Write sslmode = \"verify-full\" as well."));
+    }
+    // The client's own default would go on in the clear where the server has no TLS.
+    config.ssl_mode(match sslmode {
+        SslMode::Disable => ClientSslMode::Disable,
+        SslMode::VerifyFull => ClientSslMode::Require,
+    });
+    Some(PostgresConnection { config, sslmode, sslrootcert, max_connections, prepare })
+}
+
+/// The `url` key. No complaint shows any part of it, since it may hold a password.
+fn read_url(section: &Section) -> Option<Config> {
+    for key in ["host", "port", "database", "user", "password", "password_file"].into_iter().filter(|k| section.has(k))
+    {
+        let message = format!("\"{key}\" in {} does not go with \"url\"", section.title);
+        section.complain_of(key, Complaint::new(message).with_hint("Write it into the url, or leave the url out."));
+    }
+    let url = section.text("url")?;
+    let complain = |message: &str, hint: &str| {
+        let message = format!("\"url\" in {} {message}", section.title);
+        section.reading.complain(&url.origin, Complaint::new(message).with_hint(hint));
+    };
+    if !(url.value.starts_with("postgres://") || url.value.starts_with("postgresql://")) {
+        complain("is not a url of PostgreSQL", "Write postgres://USER:PASSWORD@HOST:PORT/DATABASE.");
+        return None;
+    }
+    if url.value.contains("sslmode=") || url.value.contains("sslrootcert=") {
+        complain("sets how TLS is used", "Write sslmode and sslrootcert as keys beside the url.");
+        return None;
+    }
+    let Ok(config) = url.value.parse::<Config>() else {
+        complain(
+            "cannot be read",
+            "Write postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of the password as %XX.",
+        );
+        return None;
+    };
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        complain("names no host", "Write postgres://USER@HOST:PORT/DATABASE.");
+        return None;
+    }
+    Some(config)
+}
+
+/// `host`, `port`, `database`, `user`, `password` or `password_file`.
+fn read_parts(section: &Section) -> Option<Config> {
+    let mut config = Config::new();
+    if !section.has("host") {
+        let complaint = Complaint::new(format!("{} lacks \"url\"", section.title));
+        section.complain(complaint.with_hint("Write url = \"postgres://USER@HOST:PORT/DATABASE\", or host = \"…\"."));
+    }
+    let host = section.text("host");
+    if let Some(port) = section.whole("port") {
+        match u16::try_from(port) {
+            Ok(port) => {
+                config.port(port);
+            }
+            Err(_) => section.complain_of("port", Complaint::new(format!("port {port} is beyond 65535"))),
+        }
+    }
+    if let Some(database) = section.text("database") {
+        config.dbname(database.value);
+    }
+    if let Some(user) = section.text("user") {
+        config.user(user.value);
+    }
+    if let Some(password) = read_password(section) {
+        config.password(password);
+    }
+    config.host(host?.value);
+    Some(config)
+}
+
+fn read_password(section: &Section) -> Option<String> {
+    if section.has("password") && section.has("password_file") {
+        let message = format!("\"password_file\" in {} does not go with \"password\"", section.title);
+        section.complain_of("password_file", Complaint::new(message));
+    }
+    if section.has("password") {
+        return section.text("password").map(|password| password.value);
+    }
+    let path = section.path("password_file")?;
+    read_password_file(section, &path)
+}
+
+fn read_password_file(section: &Section, path: &Path) -> Option<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some(without_line_end(text)),
+        Err(error) => {
+            let message = format!("cannot read \"password_file\" in {}: {error}", section.title);
+            section.complain_of("password_file", Complaint::new(message));
+            None
+        }
+    }
+}
+
+/// Whether nothing leaves this machine: sockets and loopback addresses only.
+fn is_local(config: &Config) -> bool {
+    let addresses = config.get_hostaddrs();
+    if !addresses.is_empty() {
+        return addresses.iter().all(IpAddr::is_loopback);
+    }
+    config.get_hosts().iter().all(|host| match host {
+        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback()),
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    })
+}

@@ -1,0 +1,196 @@
+//! A catalog as meant: whole, checked, with defaults filled in, and with the place where each object was declared.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use crate::lookup::policy::LookupPolicy;
+use crate::pg_type::PgType;
+
+/// Everything that the catalog files declare, in their order. Names of streams and lookup tables are unique together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CatalogDefinition {
+    pub streams: Vec<StreamDefinition>,
+    pub lookups: Vec<LookupDefinition>,
+    pub connections: Vec<ConnectionDefinition>,
+    /// Where to serve, unless the command line says otherwise.
+    pub listen: Option<ListenDefinition>,
+}
+
+impl CatalogDefinition {
+    /// The connection of that name. Every connection that a lookup table of this catalog names is there.
+    pub fn connection(&self, name: &str) -> Option<&ConnectionDefinition> {
+        self.connections.iter().find(|connection| connection.name == name)
+    }
+}
+
+/// Where something was declared. Lines and columns count from 1, columns in characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub file: PathBuf,
+    pub line: usize,
+    pub column: usize,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+}
+
+/// `[server] listen`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenDefinition {
+    /// A name or an address, `HOST:PORT`; an IPv6 address stands in brackets.
+    pub address: String,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamDefinition {
+    pub name: String,
+    pub origin: Origin,
+    pub on_malformed: OnMalformed,
+    pub kind: StreamKind,
+}
+
+/// What becomes of a row that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMalformed {
+    /// The query ends with the error.
+    Fail,
+    /// It is dropped, counted and logged.
+    Skip,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum StreamKind {
+    Generator {
+        /// 0: as fast as asked for.
+        rows_per_second: f64,
+        /// 0: endless.
+        rows: u64,
+        seed: u64,
+        columns: Vec<GeneratorColumn>,
+    },
+    Push {
+        columns: Vec<ColumnDefinition>,
+        /// The newest rows that stay readable.
+        retain_rows: NonZeroUsize,
+        /// And their bytes, at least 1.
+        retain_bytes: u64,
+        slow_reader: SlowReader,
+    },
+    File {
+        path: PathBuf,
+        format: FileFormat,
+        /// Empty for parquet, whose files name their columns.
+        columns: Vec<ColumnDefinition>,
+    },
+}
+
+/// A column of a generator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneratorColumn {
+    pub name: String,
+    /// SQL over the row number `n`.
+    pub expression: String,
+    pub origin: Origin,
+}
+
+/// What happens when a reader of a push stream falls behind what is retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowReader {
+    /// The reader ends with an error; writers are never held up.
+    Fail,
+    /// Writers wait for the slowest reader.
+    Wait,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// One JSON object a line.
+    Json,
+    /// With a header line.
+    Csv,
+    Parquet,
+}
+
+/// A declared column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnDefinition {
+    pub name: String,
+    pub pg_type: PgType,
+    pub nullable: bool,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct LookupDefinition {
+    pub name: String,
+    pub origin: Origin,
+    /// The `cache` of a file's policy is `None`: the store itself holds the whole file.
+    pub policy: LookupPolicy,
+    pub kind: LookupKind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum LookupKind {
+    Postgres {
+        /// The name of a connection of this catalog.
+        connection: String,
+        /// As written: `customers` or `public.customers`.
+        table: String,
+        /// The columns to expose, distinct; `None`: all.
+        columns: Option<Vec<String>>,
+        /// Types instead of what the store says.
+        types: Vec<(String, PgType)>,
+    },
+    File {
+        data: FileData,
+        format: FileFormat,
+        /// Empty for parquet, whose files name their columns.
+        columns: Vec<ColumnDefinition>,
+    },
+}
+
+/// Where a lookup file's contents are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileData {
+    Path(PathBuf),
+    /// In the binary: only the demo's. Never changes.
+    Embedded(&'static str),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectionDefinition {
+    pub name: String,
+    pub origin: Origin,
+    pub kind: ConnectionKind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConnectionKind {
+    Postgres(PostgresConnection),
+}
+
+/// A PostgreSQL server and how to use it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostgresConnection {
+    /// Hosts, ports, database, user and password. Its `Debug` hides the password; its `ssl_mode` never falls back.
+    pub config: tokio_postgres::Config,
+    pub sslmode: SslMode,
+    /// Certificates to trust instead of the system's; only with `verify-full`.
+    pub sslrootcert: Option<PathBuf>,
+    pub max_connections: NonZeroUsize,
+    /// Whether statements are prepared once a connection.
+    pub prepare: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    /// In the clear.
+    Disable,
+    /// TLS, with a certificate that is trusted and names the host.
+    VerifyFull,
+}

@@ -1,0 +1,274 @@
+//! Catalog files: TOML as written in, definitions as meant out, or all that is wrong.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::connection_section::read_connection;
+use super::definition::{CatalogDefinition, ListenDefinition, Origin};
+use super::lookup_section::read_lookup;
+use super::problem::{Complaint, Problem, SourceText, nearest};
+use super::reading::{Reading, Text};
+use super::section::Section;
+use super::stream_section::read_stream;
+
+/// Reads catalog files, which form one catalog, with the variables of this process.
+///
+/// # Errors
+/// Every mistake in any of them.
+pub fn read_files(paths: &[PathBuf]) -> Result<CatalogDefinition, Vec<Problem>> {
+    let mut files = Vec::with_capacity(paths.len());
+    let mut problems = Vec::new();
+    for path in paths {
+        match std::fs::read_to_string(path) {
+            Ok(text) => files.push((path.clone(), text)),
+            Err(error) => problems.push(Problem {
+                file: path.clone(),
+                line: 0,
+                column: 0,
+                message: format!("cannot read the catalog file: {error}"),
+                hint: None,
+            }),
+        }
+    }
+    match read_text(&files, &|name| std::env::var(name).ok()) {
+        Ok(catalog) if problems.is_empty() => Ok(catalog),
+        Ok(_) => Err(problems),
+        Err(more) => Err(problems.into_iter().chain(more).collect()),
+    }
+}
+
+/// Reads catalogs from their text. Paths tell where the texts came from; `environment` has the variables.
+///
+/// # Errors
+/// Every mistake in any of them, in the order of files and lines.
+pub fn read_text(
+    files: &[(PathBuf, String)],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<CatalogDefinition, Vec<Problem>> {
+    let files: Vec<SourceText> = files.iter().map(|(path, text)| SourceText { path, text }).collect();
+    read_sources(&files, environment, None)
+}
+
+/// Reads a catalog from inside the binary, whose lookup files are `data`: paths as the catalog names them, and contents.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn read_embedded(
+    path: &Path,
+    text: &str,
+    data: &[(&str, &'static str)],
+) -> Result<CatalogDefinition, Vec<Problem>> {
+    read_sources(&[SourceText { path, text }], &|_| None, Some(data))
+}
+
+fn read_sources(
+    files: &[SourceText],
+    environment: &dyn Fn(&str) -> Option<String>,
+    embedded: Option<&[(&str, &'static str)]>,
+) -> Result<CatalogDefinition, Vec<Problem>> {
+    let problems = RefCell::new(Vec::new());
+    let mut collected = Collected::default();
+    for source in files {
+        collected.read(&Reading { source: *source, environment, embedded, problems: &problems });
+    }
+    let mut problems = problems.into_inner();
+    problems.extend(collected.dangling_references());
+    if problems.is_empty() {
+        return Ok(collected.catalog);
+    }
+    let place = |problem: &Problem| files.iter().position(|file| file.path == problem.file);
+    problems.sort_by_key(|problem| (place(problem), problem.line, problem.column));
+    Err(problems)
+}
+
+/// What the files declared so far.
+#[derive(Default)]
+struct Collected {
+    catalog: CatalogDefinition,
+    /// Names of streams and lookup tables, of wrong ones too, so that one mistake is not reported as two.
+    tables: Vec<Declared>,
+    connections: Vec<Declared>,
+    /// Connections that lookup tables name.
+    references: Vec<Text>,
+    /// A file that is not TOML may declare anything.
+    is_partial: bool,
+}
+
+struct Declared {
+    name: String,
+    /// "stream", "lookup table" or "connection".
+    what: &'static str,
+    origin: Origin,
+}
+
+impl Collected {
+    fn read(&mut self, reading: &Reading) {
+        let (table, errors) = DeTable::parse_recoverable(reading.source.text);
+        if !errors.is_empty() {
+            self.is_partial = true;
+            reading.problems.borrow_mut().extend(syntax_problems(&reading.source, &errors));
+            return;
+        }
+        let root = Section::root(reading, table.get_ref());
+        root.check_keys();
+        if let Some(server) = root.section("server", "server") {
+            server.check_keys();
+            self.read_listen(&server);
+        }
+        for (name, section) in objects(&root, "connection", "connection.X") {
+            if declare(&mut self.connections, "connection", &name, &section) {
+                self.catalog.connections.extend(read_connection(&name, &section));
+            }
+        }
+        for (name, section) in objects(&root, "stream", "stream.X") {
+            if declare(&mut self.tables, "stream", &name, &section) {
+                self.catalog.streams.extend(read_stream(&name, &section));
+            }
+        }
+        for (name, section) in objects(&root, "lookup", "lookup.X") {
+            if declare(&mut self.tables, "lookup table", &name, &section) {
+                let (lookup, reference) = read_lookup(&name, &section);
+                self.catalog.lookups.extend(lookup);
+                self.references.extend(reference);
+            }
+        }
+    }
+
+    fn read_listen(&mut self, server: &Section) {
+        let Some(listen) = server.text("listen") else { return };
+        if let Some(earlier) = &self.catalog.listen {
+            let message = format!("\"listen\" is already set at {}", earlier.origin);
+            return server.complain_of("listen", Complaint::new(message));
+        }
+        let is_address =
+            listen.value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !is_address {
+            let message = format!("\"{}\" in [server] is not an address to listen on", listen.shown);
+            server.complain_of("listen", Complaint::new(message).with_hint("Write HOST:PORT, as \"127.0.0.1:7432\"."));
+        }
+        self.catalog.listen = Some(ListenDefinition { address: listen.value, origin: listen.origin });
+    }
+
+    fn dangling_references(&self) -> Vec<Problem> {
+        if self.is_partial {
+            return Vec::new();
+        }
+        let names = || self.connections.iter().map(|connection| connection.name.as_str());
+        let dangling = self.references.iter().filter(|reference| !names().any(|name| name == reference.value));
+        dangling
+            .map(|reference| {
+                let hint = match nearest(&reference.value, names()) {
+                    Some(nearest) => format!("Perhaps you meant \"{nearest}\"."),
+                    None => "Declare it as [connection.NAME].".to_string(),
+                };
+                Complaint::new(format!("connection \"{}\" does not exist", reference.shown))
+                    .with_hint(hint)
+                    .at(&reference.origin)
+            })
+            .collect()
+    }
+}
+
+/// The named sections inside `[group]`.
+fn objects<'a>(root: &Section<'a>, group: &str, kind: &'static str) -> Vec<(String, Section<'a>)> {
+    let Some(group) = root.section(group, "") else { return Vec::new() };
+    let named = group.entries().filter_map(|(name, _)| {
+        let section = group.section(name.get_ref(), kind)?;
+        Some((name.get_ref().to_string(), section))
+    });
+    named.collect()
+}
+
+/// Takes note of a name; false, with a complaint, if it is empty or taken.
+fn declare(declared: &mut Vec<Declared>, what: &'static str, name: &str, section: &Section) -> bool {
+    if name.is_empty() {
+        section.complain(Complaint::new(format!("a {what} needs a name")));
+        return false;
+    }
+    if let Some(earlier) = declared.iter().find(|earlier| earlier.name == name) {
+        let complaint =
+            Complaint::new(format!("name \"{name}\" is already taken by the {} at {}", earlier.what, earlier.origin));
+        section.complain(match what {
+            "connection" => complaint,
+            _ => complaint.with_hint("Streams and lookup tables share their names: rename one."),
+        });
+        return false;
+    }
+    declared.push(Declared { name: name.to_string(), what, origin: section.origin.clone() });
+    true
+}
+
+/// What the parser says, once a line: one slip often gives it several reasons to complain.
+fn syntax_problems(source: &SourceText, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = Vec::new();
+    for error in errors {
+        let offset = error.span().map_or(source.text.len(), |span| span.start);
+        let origin = source.origin(offset);
+        let told = |line: usize| problems.iter().any(|earlier| earlier.line == line);
+        if told(origin.line) {
+            continue;
+        }
+        if error.message() != "duplicate key" {
+            problems.push(Complaint::new(format!("this is not TOML: {}", error.message())).at(&origin));
+            continue;
+        }
+        let header = header_before(source.text, offset);
+        // A section that is declared twice repeats its keys too.
+        if !header.is_some_and(|header| told(source.origin(header).line)) {
+            problems.push(Complaint::new(duplicate_message(source, header, offset)).at(&origin));
+        }
+    }
+    problems
+}
+
+/// Where the `[header]` begins whose section the key at `offset` is in; `None` at the top and in a header itself.
+fn header_before(text: &str, offset: usize) -> Option<usize> {
+    let start = line_start(text, offset);
+    if text[start..].trim_start().starts_with('[') {
+        return None;
+    }
+    let mut end = 0;
+    let starts = text[..start].split_inclusive('\n').map(|line| {
+        end += line.len();
+        (end - line.len(), line)
+    });
+    starts.filter(|(_, line)| line.trim_start().starts_with('[')).last().map(|(start, _)| start)
+}
+
+fn line_start(text: &str, offset: usize) -> usize {
+    text[..offset].rfind('\n').map_or(0, |newline| newline + 1)
+}
+
+/// Names both places of a key that is declared twice. The parser tells only the second one.
+fn duplicate_message(source: &SourceText, header: Option<usize>, offset: usize) -> String {
+    let line_at = |offset: usize| source.text[offset..].lines().next().unwrap_or_default();
+    let start = line_start(source.text, offset);
+    // The same path in a text of its own leads through what comes before to the first declaration.
+    let excerpt = format!("{}\n{}\n", header.map_or("", line_at), line_at(start));
+    let (path, _) = DeTable::parse_recoverable(&excerpt);
+    let (before, _) = DeTable::parse_recoverable(&source.text[..start]);
+    match first_declaration(before.get_ref(), path.get_ref()) {
+        Some((name, first)) => format!("\"{name}\" is already declared at {}", source.origin(first)),
+        None => "a key is declared twice".to_string(),
+    }
+}
+
+/// Follows the one path in `path` through `table`: the last name on it and where it stands.
+fn first_declaration(table: &DeTable, path: &DeTable) -> Option<(String, usize)> {
+    let (name, inner) = path.iter().next()?;
+    let (first, value) = table.get_key_value(name.get_ref().as_ref())?;
+    match (value.get_ref().as_table(), inner.get_ref().as_table()) {
+        (Some(table), Some(inner)) if !inner.is_empty() => first_declaration(table, inner),
+        _ => Some((name.get_ref().to_string(), first.span().start)),
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "mistake_tests.rs"]
+mod mistake_tests;

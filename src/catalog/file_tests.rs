@@ -1,0 +1,280 @@
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use tokio_postgres::config::{Host, SslMode as ClientSslMode};
+
+use super::super::definition::*;
+use super::super::demo::read_demo;
+use super::super::keys::{KEYS, Key, Kind};
+use super::*;
+use crate::lookup::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering};
+use crate::pg_type::PgType;
+
+pub(super) fn environment(name: &str) -> Option<String> {
+    match name {
+        "URL" => Some("postgres://ana:s3cret@db.example.com/shop".to_string()),
+        "BAD" => Some("s3cret".to_string()),
+        _ => None,
+    }
+}
+
+pub(super) fn read(text: &str) -> Result<CatalogDefinition, Vec<Problem>> {
+    read_text(&[(PathBuf::from("conf/a.toml"), text.to_string())], &environment)
+}
+
+fn read_valid(text: &str) -> CatalogDefinition {
+    read(text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}"))
+}
+
+pub(super) const SHOP: &str = "[connection.shop]\ntype = \"postgres\"\nurl = \"postgres://me@localhost/shop\"\n";
+
+/// A lookup table in the connection `shop`, with `lines` beginning in line 3.
+pub(super) fn customers(lines: &str) -> String {
+    format!("[lookup.customers]\nconnection = \"shop\"\n{lines}\ntable = \"customers\"\n{SHOP}")
+}
+
+/// A connection by parts, with `lines` beginning in line 3.
+pub(super) fn shop(lines: &str) -> String {
+    format!("[connection.shop]\ntype = \"postgres\"\n{lines}\n")
+}
+
+fn only_policy(text: &str) -> LookupPolicy {
+    read_valid(text).lookups.remove(0).policy
+}
+
+fn only_postgres(text: &str) -> PostgresConnection {
+    let ConnectionKind::Postgres(postgres) = read_valid(text).connections.remove(0).kind;
+    postgres
+}
+
+/// A catalog in which `key` has the value `value`; other keys may be missing.
+fn catalog_with(key: &Key, value: &str) -> String {
+    let declared = match (key.section.split('.').next(), key.of.first()) {
+        (Some("lookup"), Some(&"postgres")) => "connection = \"c\"",
+        (Some("lookup"), _) if key.name == "columns" => "type = \"file\"\nformat = \"json\"",
+        (Some("lookup"), _) if key.name != "type" => "type = \"file\"",
+        (Some("connection"), _) if key.name != "type" => "type = \"postgres\"",
+        (Some("stream"), Some(&"generator")) => "type = \"generator\"",
+        (Some("stream"), Some(&"file")) => "type = \"file\"",
+        (Some("stream"), _) if key.name != "type" => "type = \"push\"",
+        _ => "",
+    };
+    let declared = if declared.starts_with(key.name) { "" } else { declared };
+    match key.section.strip_suffix(".cache") {
+        Some(outer) => {
+            let mode = if key.name == "mode" { "" } else { "mode = \"partial\"" };
+            format!("[{outer}]\n{declared}\n[{}]\n{mode}\n{} = {value}", key.section, key.name)
+        }
+        None if key.section.is_empty() => format!("{} = {value}", key.name),
+        None => format!("[{}]\n{declared}\n{} = {value}", key.section, key.name),
+    }
+}
+
+#[test]
+fn every_key_is_read_as_the_kind_that_the_table_says() {
+    // A file's cache holds nothing but one mode, and says so whatever else is in it.
+    for key in KEYS.iter().filter(|key| (key.section, key.of) != ("lookup.X.cache", &["file"])) {
+        let expected = match key.kind {
+            Kind::Flag => "must be true or false",
+            Kind::Whole { .. } => "must be a whole number",
+            Kind::Number => "must be a number",
+            Kind::TextList => "must be a list of strings",
+            Kind::Section => "must be a table",
+            Kind::Later => "is not available yet",
+            _ => "must be a string",
+        };
+        let text = catalog_with(key, "2026-11-01");
+        let problems = read(&text).expect_err(&text);
+        let told = |problem: &&Problem| problem.message.contains(key.name) && problem.message.contains(expected);
+        assert_eq!(problems.iter().filter(told).count(), 1, "{text}\n{problems:#?}");
+    }
+}
+
+#[test]
+fn every_word_of_the_table_is_accepted_or_refused_as_it_says() {
+    for key in KEYS {
+        let Kind::Word { now, later } = key.kind else { continue };
+        for (words, expected) in [(now, None), (later, Some("is not available yet"))] {
+            for word in words {
+                let text = catalog_with(key, &format!("\"{word}\""));
+                let problems = read(&text).err().unwrap_or_default();
+                let told = problems.iter().find(|problem| problem.message.contains(&format!("\"{word}\"")));
+                let told = told.filter(|problem| problem.message.contains(key.name)).map(|problem| &problem.message);
+                assert_eq!(told.is_some(), expected.is_some(), "{text}\n{problems:#?}");
+                assert!(told.is_none_or(|told| expected.is_some_and(|expected| told.ends_with(expected))), "{told:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_in_catalogs_can_be_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("catalogs");
+    for name in ["demo.toml", "postgres.toml"] {
+        let path = folder.join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let catalog = read_text(&[(path, text)], &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        assert!(catalog.streams.iter().any(|stream| stream.name == "orders"), "{name}");
+        assert!(catalog.lookups.iter().any(|lookup| lookup.name == "customers"), "{name}");
+        for lookup in catalog.lookups {
+            if let LookupKind::File { data: FileData::Path(path), .. } = lookup.kind {
+                assert!(path.is_file(), "{}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_demo_has_its_files_inside() {
+    let catalog = read_demo().unwrap();
+    assert_eq!(catalog.lookups.len(), 2);
+    for lookup in &catalog.lookups {
+        let LookupKind::File { data: FileData::Embedded(contents), .. } = &lookup.kind else { panic!("{lookup:?}") };
+        assert!(contents.lines().count() > 10, "{}", lookup.name);
+    }
+    let problems = read_embedded(
+        Path::new("x.toml"),
+        "[lookup.c]\ntype = \"file\"\npath = \"c.parquet\"\nformat = \"parquet\"",
+        &[],
+    );
+    assert_eq!(problems.unwrap_err()[0].to_string(), "x.toml:3:8: no file \"c.parquet\" is embedded");
+}
+
+#[test]
+fn streams_are_read_with_their_defaults_and_the_order_of_their_columns() {
+    let catalog = read_valid(
+        "[stream.z]\ntype = \"generator\"\nrows_per_second = 0.5\n[stream.z.columns]\nb = \"n\"\na = \"now()\"\n\
+         [stream.orders]\ntype = \"push\"\n[stream.orders.columns]\nid = \"bigint NOT  NULL\"\namount = \"numeric(12,2)\"\n\
+         [stream.clicks]\ntype = \"file\"\npath = \"data/c.json\"\nformat = \"json\"\non_malformed = \"skip\"\nfollow = false\n\
+         columns = { at = \"timestamptz\" }",
+    );
+    let [generator, push, file] = catalog.streams.as_slice() else { panic!("{catalog:?}") };
+    let StreamKind::Generator { rows_per_second, rows, seed, columns } = &generator.kind else {
+        panic!("{generator:?}")
+    };
+    assert_eq!((*rows_per_second, *rows, *seed), (0.5, 0, 0));
+    let expressions: Vec<_> = columns.iter().map(|c| (c.name.as_str(), c.expression.as_str(), c.origin.line)).collect();
+    assert_eq!(expressions, [("b", "n", 5), ("a", "now()", 6)]);
+
+    let StreamKind::Push { columns, retain_rows, retain_bytes, slow_reader } = &push.kind else { panic!("{push:?}") };
+    assert_eq!((retain_rows.get(), *retain_bytes, *slow_reader), (10_000, 64 << 20, SlowReader::Fail));
+    assert_eq!(push.on_malformed, OnMalformed::Fail);
+    assert_eq!(push.origin.to_string(), "conf/a.toml:7:9");
+    let types: Vec<_> = columns.iter().map(|c| (c.name.as_str(), c.pg_type.to_string(), c.nullable)).collect();
+    assert_eq!(types, [("id", "bigint".to_string(), false), ("amount", "numeric(12,2)".to_string(), true)]);
+
+    assert_eq!(file.on_malformed, OnMalformed::Skip);
+    let StreamKind::File { path, format, columns } = &file.kind else { panic!("{file:?}") };
+    assert_eq!((path.as_path(), *format, columns.len()), (Path::new("conf/data/c.json"), FileFormat::Json, 1));
+}
+
+#[test]
+fn every_option_of_a_push_stream_and_a_generator_is_kept() {
+    let catalog = read_valid(
+        "[stream.p]\ntype = \"push\"\nretain_rows = 5\nretain_bytes = \"1KiB\"\nslow_reader = \"wait\"\ncolumns = { a = \"text\" }\n\
+         [stream.g]\ntype = \"generator\"\nrows_per_second = 0\nrows = 3\nseed = 9\ncolumns = { a = \"n\" }",
+    );
+    let StreamKind::Push { retain_rows, retain_bytes, slow_reader, .. } = &catalog.streams[0].kind else { panic!() };
+    assert_eq!((retain_rows.get(), *retain_bytes, *slow_reader), (5, 1024, SlowReader::Wait));
+    let StreamKind::Generator { rows_per_second, rows, seed, .. } = &catalog.streams[1].kind else { panic!() };
+    assert_eq!((*rows_per_second, *rows, *seed), (0.0, 3, 9));
+}
+
+#[test]
+fn lookup_tables_begin_with_the_default_policy() {
+    assert_eq!(only_policy(&customers("")), LookupPolicy::default());
+    assert_eq!(only_policy(&customers("cache = { mode = \"none\" }")), LookupPolicy::default());
+    let partial = CachePolicy::Partial {
+        max_rows: 100_000,
+        expire_after_write: None,
+        expire_misses_after: Some(Duration::from_secs(10)),
+    };
+    assert_eq!(only_policy(&customers("cache = { mode = \"partial\" }")).cache, partial);
+}
+
+#[test]
+fn every_option_of_a_lookup_table_is_kept() {
+    let catalog = read_valid(&customers(
+        "columns = [\"id\", \"credit\"]\ntypes = { credit = \"numeric(20,4)\" }\nordering = \"unordered\"\ntimeout = \"0s\"\n\
+         on_failure = \"no_match\"\ncapacity = 1\nbatch_size = 2\nmax_in_flight = 3\n\
+         cache = { mode = \"partial\", max_rows = 4, expire_after_write = \"5s\", expire_misses_after = \"0s\" }",
+    ));
+    let lookup = &catalog.lookups[0];
+    let number = |n| NonZeroUsize::new(n).unwrap();
+    let cache = CachePolicy::Partial {
+        max_rows: 4,
+        expire_after_write: Some(Duration::from_secs(5)),
+        expire_misses_after: None,
+    };
+    let policy = LookupPolicy {
+        ordering: Ordering::Unordered,
+        timeout: None,
+        on_failure: OnFailure::NoMatch,
+        capacity: number(1),
+        batch_size: number(2),
+        max_in_flight: number(3),
+        cache,
+    };
+    assert_eq!(lookup.policy, policy);
+    let kind = LookupKind::Postgres {
+        connection: "shop".to_string(),
+        table: "customers".to_string(),
+        columns: Some(vec!["id".to_string(), "credit".to_string()]),
+        types: vec![("credit".to_string(), PgType::Numeric { precision: 20, scale: 4 })],
+    };
+    assert_eq!(lookup.kind, kind);
+    assert_eq!(catalog.connection("shop").unwrap().origin.to_string(), "conf/a.toml:13:13");
+}
+
+#[test]
+fn a_file_lookup_table_needs_no_columns_if_it_is_parquet() {
+    let text =
+        "[lookup.c]\ntype = \"file\"\npath = \"/data/c.parquet\"\nformat = \"parquet\"\ncache = { mode = \"full\" }";
+    let LookupKind::File { data, format, columns } = read_valid(text).lookups.remove(0).kind else { panic!() };
+    assert_eq!((data, format), (FileData::Path(PathBuf::from("/data/c.parquet")), FileFormat::Parquet));
+    assert!(columns.is_empty());
+}
+
+#[test]
+fn connections_use_tls_unless_they_stay_on_this_machine() {
+    for (address, sslmode) in [
+        ("url = \"postgres://me@localhost/shop\"", SslMode::Disable),
+        ("url = \"postgres://me@127.3.2.1:5433/shop\"", SslMode::Disable),
+        ("url = \"postgresql://me@%2Frun%2Fpostgresql/shop\"", SslMode::Disable),
+        ("host = \"/run/postgresql\"", SslMode::Disable),
+        ("host = \"::1\"", SslMode::Disable),
+        ("url = \"postgres://me@localhost,db.example.com/shop\"", SslMode::VerifyFull),
+        ("url = \"${URL}\"", SslMode::VerifyFull),
+        ("host = \"10.0.0.5\"", SslMode::VerifyFull),
+        ("host = \"10.0.0.5\"\nsslmode = \"disable\"", SslMode::Disable),
+        ("host = \"localhost\"\nsslmode = \"verify-full\"", SslMode::VerifyFull),
+    ] {
+        let postgres = only_postgres(&shop(address));
+        assert_eq!(postgres.sslmode, sslmode, "{address}");
+        let client = if sslmode == SslMode::Disable { ClientSslMode::Disable } else { ClientSslMode::Require };
+        assert_eq!(postgres.config.get_ssl_mode(), client, "{address}");
+    }
+}
+
+#[test]
+fn every_option_of_a_connection_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("password.txt"), "s3cret\n").unwrap();
+    let text = shop(
+        "host = \"db\"\nport = 5433\ndatabase = \"shop\"\nuser = \"me\"\npassword_file = \"password.txt\"\n\
+         sslrootcert = \"ca.pem\"\nmax_connections = 2\nprepare = false",
+    );
+    let path = folder.path().join("a.toml");
+    let catalog = read_text(&[(path, text)], &|_| None).unwrap();
+    let ConnectionKind::Postgres(postgres) = &catalog.connections[0].kind;
+    assert_eq!(postgres.config.get_hosts(), [Host::Tcp("db".to_string())]);
+    assert_eq!(postgres.config.get_ports(), [5433]);
+    assert_eq!((postgres.config.get_dbname(), postgres.config.get_user()), (Some("shop"), Some("me")));
+    assert_eq!(postgres.config.get_password(), Some(b"s3cret".as_slice()));
+    assert_eq!(postgres.sslrootcert, Some(folder.path().join("ca.pem")));
+    assert_eq!((postgres.max_connections.get(), postgres.prepare), (2, false));
+    assert!(!format!("{catalog:?}").contains("s3cret"), "{catalog:?}");
+
+    let defaults = only_postgres(SHOP);
+    assert_eq!((defaults.max_connections.get(), defaults.prepare), (8, true));
+}

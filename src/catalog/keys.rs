@@ -1,0 +1,268 @@
+//! Every key that a catalog file may hold, with its kind: what the reader checks and what `catalogs/README.md` documents.
+
+use std::fmt;
+
+/// One key of one kind of section.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// The section's path, with `X` for the user's own name: `lookup.X.cache`; empty for the top of the file.
+    pub section: &'static str,
+    pub name: &'static str,
+    /// The types of the section's object that have this key; empty: all.
+    pub of: &'static [&'static str],
+    pub kind: Kind,
+}
+
+/// What a key's value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    /// Relative to the catalog file.
+    Path,
+    /// Text that no message may show.
+    Secret,
+    Flag,
+    Whole {
+        least: u64,
+    },
+    /// Not negative, with or without a fraction.
+    Number,
+    Duration,
+    /// Not zero.
+    PositiveDuration,
+    /// Not zero.
+    Size,
+    /// One of `now`; of the words in `later` the error says that they will come.
+    Word {
+        now: &'static [&'static str],
+        later: &'static [&'static str],
+    },
+    TextList,
+    Section,
+    /// Part of the interface, but not of this version.
+    Later,
+}
+
+/// The words of the README's column "value".
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Text => f.write_str("string"),
+            Kind::Path => f.write_str("path"),
+            Kind::Secret => f.write_str("secret string"),
+            Kind::Flag => f.write_str("true or false"),
+            Kind::Whole { least: 0 } => f.write_str("whole number"),
+            Kind::Whole { least } => write!(f, "whole number from {least}"),
+            Kind::Number => f.write_str("number"),
+            Kind::Duration => f.write_str("duration"),
+            Kind::PositiveDuration => f.write_str("duration above zero"),
+            Kind::Size => f.write_str("size"),
+            Kind::Word { now, .. } => f.write_str(&quoted(now)),
+            Kind::TextList => f.write_str("list of strings"),
+            Kind::Section => f.write_str("section"),
+            Kind::Later => f.write_str("not available yet"),
+        }
+    }
+}
+
+/// `"a", "b"`.
+pub(super) fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// The key called `name` in a section of that kind, for an object of type `of` (`None`: not known, any will do).
+pub(super) fn find(section: &str, name: &str, of: Option<&str>) -> Option<&'static Key> {
+    named(section, name).find(|key| match of {
+        Some(of) => key.of.is_empty() || key.of.contains(&of),
+        None => true,
+    })
+}
+
+/// The keys called `name` of any type.
+pub(super) fn named<'a>(section: &'a str, name: &'a str) -> impl Iterator<Item = &'static Key> + 'a {
+    KEYS.iter().filter(move |key| key.section == section && key.name == name)
+}
+
+/// The names to offer to somebody who mistyped one: those that work.
+pub(super) fn offered(section: &str, of: Option<&str>) -> Vec<&'static str> {
+    let mut names: Vec<&str> = KEYS
+        .iter()
+        .filter(|key| key.section == section && key.kind != Kind::Later)
+        .filter(|key| of.is_none_or(|of| key.of.is_empty() || key.of.contains(&of)))
+        .map(|key| key.name)
+        .collect();
+    names.dedup();
+    names
+}
+
+const fn key(section: &'static str, name: &'static str, of: &'static [&'static str], kind: Kind) -> Key {
+    Key { section, name, of, kind }
+}
+
+const ALL: &[&str] = &[];
+const GENERATOR: &[&str] = &["generator"];
+const PUSH: &[&str] = &["push"];
+const FILE: &[&str] = &["file"];
+const POSTGRES: &[&str] = &["postgres"];
+const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
+const FROM_ONE: Kind = Kind::Whole { least: 1 };
+
+pub(super) const KEYS: &[Key] = &[
+    key("", "server", ALL, Kind::Section),
+    key("", "connection", ALL, Kind::Section),
+    key("", "stream", ALL, Kind::Section),
+    key("", "lookup", ALL, Kind::Section),
+    key("", "user", ALL, Kind::Later),
+    key("", "role", ALL, Kind::Later),
+    key("server", "listen", ALL, Kind::Text),
+    key("server", "require_tls", ALL, Kind::Later),
+    key("server", "max_connections", ALL, Kind::Later),
+    key(
+        "connection.X",
+        "type",
+        ALL,
+        Kind::Word { now: &["postgres"], later: &["mysql", "redis", "http", "files", "sqlite", "kafka", "simulated"] },
+    ),
+    key("connection.X", "url", POSTGRES, Kind::Secret),
+    key("connection.X", "host", POSTGRES, Kind::Text),
+    key("connection.X", "port", POSTGRES, FROM_ONE),
+    key("connection.X", "database", POSTGRES, Kind::Text),
+    key("connection.X", "user", POSTGRES, Kind::Text),
+    key("connection.X", "password", POSTGRES, Kind::Secret),
+    key("connection.X", "password_file", POSTGRES, Kind::Path),
+    key(
+        "connection.X",
+        "sslmode",
+        POSTGRES,
+        Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
+    ),
+    key("connection.X", "sslrootcert", POSTGRES, Kind::Path),
+    key("connection.X", "max_connections", POSTGRES, FROM_ONE),
+    key("connection.X", "prepare", POSTGRES, Kind::Flag),
+    key("connection.X", "comment", ALL, Kind::Later),
+    key("stream.X", "type", ALL, Kind::Word { now: &["generator", "push", "file"], later: &["kafka"] }),
+    key("stream.X", "columns", ALL, Kind::Section),
+    key("stream.X", "on_malformed", ALL, Kind::Word { now: &["fail", "skip"], later: &[] }),
+    key("stream.X", "rows_per_second", GENERATOR, Kind::Number),
+    key("stream.X", "rows", GENERATOR, ANY_WHOLE),
+    key("stream.X", "seed", GENERATOR, ANY_WHOLE),
+    key("stream.X", "retain_rows", PUSH, FROM_ONE),
+    key("stream.X", "retain_bytes", PUSH, Kind::Size),
+    key("stream.X", "slow_reader", PUSH, Kind::Word { now: &["fail", "wait"], later: &[] }),
+    key("stream.X", "path", FILE, Kind::Path),
+    key(
+        "stream.X",
+        "format",
+        FILE,
+        Kind::Word { now: &["json", "csv", "parquet"], later: &["avro", "debezium", "raw"] },
+    ),
+    key("stream.X", "follow", FILE, Kind::Flag),
+    key("stream.X", "metadata", ALL, Kind::Later),
+    key("stream.X", "connection", ALL, Kind::Later),
+    key("stream.X", "comment", ALL, Kind::Later),
+    key(
+        "lookup.X",
+        "type",
+        ALL,
+        Kind::Word { now: &["file"], later: &["simulated", "mysql", "redis", "http", "files", "sqlite"] },
+    ),
+    key("lookup.X", "connection", POSTGRES, Kind::Text),
+    key("lookup.X", "table", POSTGRES, Kind::Text),
+    key("lookup.X", "columns", POSTGRES, Kind::TextList),
+    key("lookup.X", "types", POSTGRES, Kind::Section),
+    key("lookup.X", "path", FILE, Kind::Path),
+    key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
+    key("lookup.X", "columns", FILE, Kind::Section),
+    key("lookup.X", "ordering", ALL, Kind::Word { now: &["ordered", "unordered"], later: &["key_ordered"] }),
+    key("lookup.X", "timeout", ALL, Kind::Duration),
+    key("lookup.X", "on_failure", ALL, Kind::Word { now: &["fail", "no_match"], later: &["skip"] }),
+    key("lookup.X", "capacity", ALL, FROM_ONE),
+    key("lookup.X", "batch_size", ALL, FROM_ONE),
+    key("lookup.X", "max_in_flight", ALL, FROM_ONE),
+    key("lookup.X", "cache", ALL, Kind::Section),
+    key("lookup.X", "capacity_bytes", ALL, Kind::Later),
+    key("lookup.X", "batch_delay", ALL, Kind::Later),
+    key("lookup.X", "max_answer_bytes", ALL, Kind::Later),
+    key("lookup.X", "rate_limit", ALL, Kind::Later),
+    key("lookup.X", "retry", ALL, Kind::Later),
+    key("lookup.X", "circuit_breaker", ALL, Kind::Later),
+    key("lookup.X", "comment", ALL, Kind::Later),
+    key("lookup.X.cache", "mode", POSTGRES, Kind::Word { now: &["none", "partial"], later: &["full"] }),
+    key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
+    key("lookup.X.cache", "max_rows", POSTGRES, FROM_ONE),
+    key("lookup.X.cache", "expire_after_write", POSTGRES, Kind::PositiveDuration),
+    key("lookup.X.cache", "expire_misses_after", POSTGRES, Kind::Duration),
+    key("lookup.X.cache", "max_bytes", POSTGRES, Kind::Later),
+    key("lookup.X.cache", "expire_after_access", POSTGRES, Kind::Later),
+    key("lookup.X.cache", "refresh_after", POSTGRES, Kind::Later),
+    key("lookup.X.cache", "serve_stale_for", POSTGRES, Kind::Later),
+    key("lookup.X.cache", "reload_every", POSTGRES, Kind::Later),
+    key("lookup.X.cache", "load_timeout", POSTGRES, Kind::Later),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Section, key, types, value.
+    type Row = (String, String, String, String);
+
+    fn documented() -> Vec<Row> {
+        let readme = include_str!("../../catalogs/README.md");
+        let mut section = None;
+        let mut rows = Vec::new();
+        for line in readme.lines() {
+            if let Some(heading) = line.strip_prefix("## ") {
+                section = match heading.trim_matches(['`', '[', ']']) {
+                    "The top of a file" => Some(String::new()),
+                    name if heading.starts_with("`[") => Some(name.to_string()),
+                    _ => None,
+                };
+            }
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            if let (Some(section), ["", key, of, value, ..]) = (&section, cells.as_slice())
+                && key.starts_with('`')
+            {
+                rows.push((section.clone(), key.trim_matches('`').to_string(), of.to_string(), value.to_string()));
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn the_readme_documents_exactly_the_keys_that_there_are() {
+        let rows = documented();
+        let documented: BTreeSet<Row> = rows.iter().cloned().collect();
+        assert_eq!(rows.len(), documented.len(), "a key is documented twice");
+        let of = |key: &Key| if key.of.is_empty() { "all".to_string() } else { key.of.join(", ") };
+        let row = |key: &Key| (key.section.to_string(), key.name.to_string(), of(key), key.kind.to_string());
+        let known: BTreeSet<Row> = KEYS.iter().map(row).collect();
+        let undocumented: Vec<_> = known.difference(&documented).collect();
+        let unknown: Vec<_> = documented.difference(&known).collect();
+        assert!(
+            undocumented.is_empty() && unknown.is_empty(),
+            "not in the README: {undocumented:#?}\nnot in the code: {unknown:#?}"
+        );
+    }
+
+    #[test]
+    fn the_readme_names_the_words_that_will_come() {
+        let readme = include_str!("../../catalogs/README.md");
+        for key in KEYS {
+            if let Kind::Word { later, .. } = key.kind
+                && !later.is_empty()
+            {
+                let promise = format!("Not available yet: {}", quoted(later));
+                assert!(
+                    readme
+                        .lines()
+                        .any(|line| line.starts_with(&format!("| `{}`", key.name)) && line.contains(&promise)),
+                    "{}: {promise}",
+                    key.name
+                );
+            }
+        }
+    }
+}
