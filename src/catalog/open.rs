@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::runtime::SpawnedTask;
 use tokio::sync::OnceCell;
 
 use crate::catalog::Relation;
@@ -14,6 +15,7 @@ use crate::catalog::definition::{
 use crate::catalog::problem::Problem;
 use crate::catalog::provider::Stream;
 use crate::error::{Error, Result};
+use crate::format::{self, FileData, FileFormat};
 use crate::lookup::LookupTable;
 use crate::source::Source;
 use crate::source::file::FileSource;
@@ -77,8 +79,8 @@ impl Lookup {
                 return Err(Error::internal(format!("connection \"{connection}\" of lookup table \"{name}\" is missing")));
             }
             (LookupKind::File { data, format, columns }, _) => {
-                let schema = (!columns.is_empty()).then(|| schema_of(columns));
-                Arc::new(FileStore::open(name.clone(), data.clone(), *format, schema).await?)
+                let declared = (!columns.is_empty()).then(|| schema_of(columns));
+                Arc::new(open_file(name.clone(), data.clone(), *format, declared).await?)
             }
         };
         Ok(LookupTable::new(name.clone(), store, self.definition.policy.clone()))
@@ -131,6 +133,26 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
         relations.insert(name, Relation::Lookup(Arc::new(lookup)));
     }
     if problems.is_empty() { Ok(relations) } else { Err(problems) }
+}
+
+/// Reads a lookup file whole, off the async threads.
+async fn open_file(name: String, data: FileData, file_format: FileFormat, declared: Option<SchemaRef>) -> Result<FileStore> {
+    let opened = SpawnedTask::spawn_blocking(move || {
+        let path = match &data {
+            FileData::Path(path) => Some(path.clone()),
+            FileData::Embedded(_) => None,
+        };
+        let schema = match (declared, &path) {
+            (Some(schema), _) => schema,
+            (None, Some(path)) => format::parquet_schema(path)?,
+            (None, None) => return Err(Error::internal("an embedded file without columns")),
+        };
+        let shown = path.as_ref().map_or_else(|| name.clone(), |path| path.display().to_string());
+        let columns = Arc::clone(&schema);
+        let read = Arc::new(move || format::read_all(&name, &data, file_format, &columns));
+        FileStore::try_new(shown, path, schema, read)
+    });
+    opened.await.map_err(|error| Error::internal(format!("reading a file did not end: {error}")))?
 }
 
 fn open_stream(definition: StreamDefinition) -> Result<Stream> {

@@ -1,6 +1,11 @@
 //! From bytes to record batches, with the position of what is malformed.
 
 pub mod copy_options;
+pub mod csv;
+mod datetime;
+mod literal;
+mod number;
+pub mod text;
 
 use std::path::PathBuf;
 
@@ -30,3 +35,7 @@ pub enum OnMalformed {
     /// It is dropped, counted and logged.
     Skip,
 }
+
+use datafusion::arrow::datatypes::SchemaRef; use datafusion::arrow::array::RecordBatch; use crate::error::Result;
+pub fn read_all(_: &str, _: &FileData, _: FileFormat, _: &SchemaRef) -> Result<Vec<RecordBatch>> { Ok(vec![]) }
+pub fn parquet_schema(_: &std::path::Path) -> Result<SchemaRef> { unimplemented!() }

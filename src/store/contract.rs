@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use datafusion::arrow::datatypes::Schema;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::future::try_join_all;
@@ -43,9 +43,12 @@ const HOSTILE: [&str; 10] = [
     "{a,b} [1,2]",
 ];
 
+/// A row of [`table`].
+type Person<'a> = (Option<i64>, Option<&'a str>, Option<&'a str>, Option<&'a str>);
+
 /// The data set: `id bigint, region text, name text, note text`, of which none is unique and all may be NULL.
 pub fn table() -> Result<RecordBatch> {
-    let mut rows: Vec<(Option<i64>, Option<&str>, Option<&str>, Option<&str>)> = vec![
+    let mut rows: Vec<Person> = vec![
         (Some(1), Some("eu"), Some("Ann"), Some("first")),
         (Some(2), Some("eu"), Some("Bob"), None),
         (Some(2), Some("us"), Some("Carl"), Some("second")),

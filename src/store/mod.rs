@@ -4,6 +4,8 @@
 //! answers with rows. What is true for every store is tested by the suite in `contract.rs`.
 
 pub mod contract;
+pub mod file;
+mod file_index;
 pub mod postgres;
 mod postgres_connection;
 mod postgres_decode;

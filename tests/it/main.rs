@@ -4,4 +4,5 @@
 mod architecture;
 mod slt;
 mod store_postgres;
+mod store_postgres_failure;
 mod support;

@@ -23,7 +23,7 @@ if [ -f "$1/data/postmaster.pid" ]; then
     pid=$(head -n 1 "$1/data/postmaster.pid")
     kill -CONT "$pid"; kill -QUIT "$pid"
     tries=0
-    while kill -0 "$pid" && [ "$tries" -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
+    while [ -e "/proc/$pid/exe" ] && [ "$tries" -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
     kill -KILL "$pid"
 fi 2>/dev/null
 rm -rf "$1"
@@ -38,6 +38,39 @@ impl PostgresServer {
 
     /// Makes a cluster and starts it.
     pub fn start() -> PostgresServer {
+        PostgresServer::start_with(|_| String::new())
+    }
+
+    /// As [`PostgresServer::start`], with TLS and a certificate for 127.0.0.1, but not for localhost.
+    pub fn start_with_tls() -> PostgresServer {
+        PostgresServer::start_with(|server| {
+            let (key, certificate) = (server.data().join("server.key"), server.certificate());
+            run(server
+                .program("openssl")
+                .args(["req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "2"])
+                .args([
+                    "-subj",
+                    "/CN=lookaside test",
+                    "-addext",
+                    "subjectAltName=IP:127.0.0.1",
+                    "-addext",
+                    "basicConstraints=critical,CA:FALSE",
+                ])
+                .arg("-keyout")
+                .arg(key)
+                .arg("-out")
+                .arg(certificate));
+            "ssl = on\n".to_string()
+        })
+    }
+
+    /// The certificate of a server with TLS, in PEM.
+    pub fn certificate(&self) -> PathBuf {
+        self.data().join("server.crt")
+    }
+
+    /// `prepare` gives further settings.
+    fn start_with(prepare: impl FnOnce(&PostgresServer) -> String) -> PostgresServer {
         let directory = tempfile::Builder::new().prefix("lookaside-postgres-").tempdir().unwrap().keep();
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(&directory));
@@ -63,8 +96,9 @@ impl PostgresServer {
             "--no-sync",
         ]));
         let settings = format!(
-            "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\nmax_connections = 60\n",
-            server.directory.display()
+            "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nfsync = off\nmax_connections = 60\n{}",
+            server.directory.display(),
+            prepare(&server)
         );
         let mut file = fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
         file.write_all(settings.as_bytes()).unwrap();
@@ -98,7 +132,9 @@ impl PostgresServer {
 
     /// Starts again what was stopped, on the same port.
     pub fn start_again(&self) {
+        // The killed server could not take its lock files with it, and may still be there as a zombie.
         let _ = fs::remove_file(self.data().join("postmaster.pid"));
+        let _ = fs::remove_file(self.directory.join(format!(".s.PGSQL.{}.lock", self.port)));
         assert!(self.try_start(), "PostgreSQL does not start again: {}", fs::read_to_string(self.log()).unwrap());
     }
 
