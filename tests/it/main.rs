@@ -3,6 +3,7 @@
 
 mod architecture;
 mod slt;
+mod soak;
 mod store_postgres;
 mod store_postgres_failure;
 mod support;

@@ -41,6 +41,11 @@ impl PostgresServer {
         PostgresServer::start_with(|_| String::new())
     }
 
+    /// As [`PostgresServer::start`], with further lines of `postgresql.conf`.
+    pub fn start_with_settings(settings: &str) -> PostgresServer {
+        PostgresServer::start_with(|_| settings.to_string())
+    }
+
     /// As [`PostgresServer::start`], with TLS and a certificate for 127.0.0.1, but not for localhost.
     pub fn start_with_tls() -> PostgresServer {
         PostgresServer::start_with(|server| {
