@@ -11,8 +11,8 @@ use datafusion::logical_expr::{LogicalPlan, ScalarUDF, Statement as PlannedState
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
-use futures::TryStreamExt;
 use datafusion::sql::sqlparser::ast::{self, Ident, Query, Value, ValueWithSpan, VisitMut, VisitorMut};
+use futures::TryStreamExt;
 
 use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME};
 use crate::error::{Code, Error, Result};
@@ -94,7 +94,8 @@ impl Engine {
         rewrite::name_columns(&mut query);
 
         let count = parameter_count(&mut query)?;
-        let mut types: Vec<Option<PgType>> = declared.iter().cloned().chain(std::iter::repeat(None)).take(count).collect();
+        let mut types: Vec<Option<PgType>> =
+            declared.iter().cloned().chain(std::iter::repeat(None)).take(count).collect();
         for (number, pg_type) in told_by_casts {
             if let Some(slot @ None) = types.get_mut(number - 1) {
                 *slot = Some(pg_type);
@@ -165,7 +166,8 @@ impl Engine {
             let mut probe = from;
             rewrite::rewrite_casts(&mut probe)?;
             let plan = self.logical_plan(probe, &[]).await?;
-            let input = plan.inputs().first().map_or_else(|| Arc::clone(plan.schema()), |input| Arc::clone(input.schema()));
+            let input =
+                plan.inputs().first().map_or_else(|| Arc::clone(plan.schema()), |input| Arc::clone(input.schema()));
             star::expand(query, &input);
         }
         Ok(())
@@ -203,8 +205,11 @@ impl Engine {
 }
 
 fn shown_schema(schema: &Schema) -> Schema {
-    let fields: Vec<Field> =
-        schema.fields().iter().map(|field| field.as_ref().clone().with_name(rewrite::shown_name(field.name()))).collect();
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_name(rewrite::shown_name(field.name())))
+        .collect();
     Schema::new(fields)
 }
 

@@ -2,11 +2,12 @@
 //!
 //! In order: `lookup_rule.rs` turns a join with a lookup scan into the node of `lookup_node.rs` (with `key_type.rs`
 //! saying what may be compared), `check.rs` refuses what cannot stream, `filter.rs` takes WHERE through the node,
-//! `lookup_planner.rs` makes the operator, `stream_filter.rs` and `arithmetic.rs` put right what DataFusion's
-//! operators do differently over a stream, or from PostgreSQL.
+//! `lookup_planner.rs` makes the operator, `stream_filter.rs`, `arithmetic.rs` and `constant.rs` put right what
+//! DataFusion does differently over a stream, or from PostgreSQL.
 
 mod arithmetic;
 pub mod check;
+mod constant;
 mod filter;
 mod key_type;
 mod lookup_node;
@@ -18,8 +19,8 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::default_table_source::DefaultTableSource;
-use datafusion::logical_expr::TableSource;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::TableSource;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
@@ -33,6 +34,7 @@ pub fn with_rules(state: SessionStateBuilder) -> SessionStateBuilder {
             Arc::new(ResolveGroupingFunction::new()),
             Arc::new(lookup_rule::CheckKeyTypes),
             Arc::new(TypeCoercion::new()),
+            Arc::new(constant::FoldIntegerConstants),
             Arc::new(lookup_rule::PlanLookupJoins),
         ])
         .with_optimizer_rules(optimizer_rules())

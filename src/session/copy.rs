@@ -8,8 +8,8 @@ use datafusion::sql::sqlparser::ast::{CopyOption, Ident, ObjectName};
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::format::csv::{CopyDecoder, CopyInFormat, CopyInOptions};
 use crate::format::copy_options::{CopyFormat, CopyOptions};
+use crate::format::csv::{CopyDecoder, CopyInFormat, CopyInOptions};
 use crate::pg_type::PgType;
 use crate::session::Session;
 use crate::session::insert::column_positions;
@@ -32,7 +32,8 @@ impl CopyIn {
         let positions = column_positions(&stream, columns)?;
         let options = CopyOptions::try_from_parsed(options)?;
         if options.format() == CopyFormat::Binary {
-            return Err(Error::unsupported("COPY FROM STDIN in binary format is not available yet").with_hint("Send text or csv."));
+            return Err(Error::unsupported("COPY FROM STDIN in binary format is not available yet")
+                .with_hint("Send text or csv."));
         }
         let schema = stream.schema();
         let fields = positions.iter().map(|position| schema.field(*position));
