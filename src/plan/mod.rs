@@ -27,6 +27,9 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
+/// The condition that carries the moment of `FOR SYSTEM_TIME AS OF` into the plan.
+pub const SYSTEM_TIME_FUNCTION: &str = "system_time_as_of";
+
 /// Puts our rules between DataFusion's, and our planner before its own.
 pub fn with_rules(state: SessionStateBuilder) -> SessionStateBuilder {
     state

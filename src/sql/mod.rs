@@ -11,6 +11,7 @@ pub mod options;
 pub mod relation;
 pub mod rewrite;
 pub mod star;
+pub mod system_time;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, Query};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
