@@ -38,7 +38,7 @@ impl CopyIn {
         let schema = stream.schema();
         let fields = positions.iter().map(|position| schema.field(*position));
         let names = fields.clone().map(|field| field.name().clone()).collect();
-        let types = fields.map(|field| PgType::of_field(field)).collect::<Result<_>>()?;
+        let types = fields.map(PgType::of_field).collect::<Result<_>>()?;
         let decoder = CopyDecoder::new(decoder_options(&options), types, names, stream.name().to_string());
         Ok(CopyIn { stream, positions, decoder, rows: 0 })
     }
