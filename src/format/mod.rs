@@ -1,8 +1,10 @@
 //! From bytes to record batches, with the position of what is malformed.
 
 mod datetime;
+pub mod json;
 mod literal;
 mod number;
+mod row;
 pub mod text;
 
 use std::path::PathBuf;
