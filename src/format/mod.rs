@@ -3,8 +3,10 @@
 pub mod copy_options;
 pub mod csv;
 mod datetime;
+pub mod json;
 mod literal;
 mod number;
+mod row;
 pub mod text;
 
 use std::path::PathBuf;
