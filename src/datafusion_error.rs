@@ -69,7 +69,9 @@ fn from_arrow(error: &ArrowError) -> Error {
         ArrowError::InvalidArgumentError(message) if message.contains("too large to store in a Decimal") => {
             Error::new(Code::NumericOutOfRange, "numeric field overflow").with_detail(capitalised(message))
         }
-        ArrowError::InvalidArgumentError(message) if message.contains("is too large") || message.contains("out of range") => {
+        ArrowError::InvalidArgumentError(message)
+            if message.contains("is too large") || message.contains("out of range") =>
+        {
             Error::new(Code::NumericOutOfRange, sentence(message))
         }
         ArrowError::NotYetImplemented(message) => Error::unsupported(sentence(message)),
@@ -91,17 +93,28 @@ fn from_cast(message: &str) -> Error {
     let target = message.rsplit_once("to value of ").map(|(_, rest)| rest.trim_end_matches(" type"));
     if let (Some(value), Some(target)) = (quoted, target) {
         if target.starts_with("Decimal") {
-            return Error::new(Code::InvalidTextRepresentation, format!("invalid input syntax for type numeric: \"{value}\""));
+            return Error::new(
+                Code::InvalidTextRepresentation,
+                format!("invalid input syntax for type numeric: \"{value}\""),
+            );
         }
         let type_name = shown_type(target);
         let is_number = value.trim().parse::<i128>().is_ok();
         return match is_number && matches!(type_name, "smallint" | "integer" | "bigint") {
-            true => Error::new(Code::NumericOutOfRange, format!("value \"{value}\" is out of range for type {type_name}")),
-            false => Error::new(Code::InvalidTextRepresentation, format!("invalid input syntax for type {type_name}: \"{value}\"")),
+            true => {
+                Error::new(Code::NumericOutOfRange, format!("value \"{value}\" is out of range for type {type_name}"))
+            }
+            false => Error::new(
+                Code::InvalidTextRepresentation,
+                format!("invalid input syntax for type {type_name}: \"{value}\""),
+            ),
         };
     }
     if let Some(value) = quoted.filter(|_| message.contains("timestamp") || message.contains("date")) {
-        return Error::new(Code::InvalidTextRepresentation, format!("invalid input syntax for type timestamp: \"{value}\""));
+        return Error::new(
+            Code::InvalidTextRepresentation,
+            format!("invalid input syntax for type timestamp: \"{value}\""),
+        );
     }
     if message.contains("Can't cast value") || message.contains("overflow") || message.contains("out of range") {
         return Error::new(Code::NumericOutOfRange, out_of_range(message));
@@ -180,7 +193,9 @@ fn from_plan(message: &str) -> Error {
     if message.contains("GROUP BY") && message.contains("must") {
         return Error::new(Code::GroupingError, sentence(message));
     }
-    let is_type = ["coerce", "Cannot infer common", "cannot be converted", "operator", "type"].iter().any(|w| message.contains(w));
+    let is_type = ["coerce", "Cannot infer common", "cannot be converted", "operator", "type"]
+        .iter()
+        .any(|w| message.contains(w));
     match is_type {
         true => Error::new(Code::DatatypeMismatch, sentence(message)),
         false => Error::new(Code::SyntaxError, sentence(message)),

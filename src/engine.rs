@@ -11,8 +11,8 @@ use datafusion::logical_expr::{LogicalPlan, ScalarUDF, Statement as PlannedState
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DataFusionStatement;
-use futures::TryStreamExt;
 use datafusion::sql::sqlparser::ast::{self, Ident, Query, Value, ValueWithSpan, VisitMut, VisitorMut};
+use futures::TryStreamExt;
 
 use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME};
 use crate::error::{Code, Error, Result};
@@ -21,7 +21,8 @@ use crate::plan::check::check_streaming;
 use crate::plan::with_rules;
 use crate::sql::cast::PgCast;
 use crate::sql::relation::{HintedRelations, PostgresTypes};
-use crate::sql::{rewrite, star};
+use crate::sql::system_time::SystemTime;
+use crate::sql::{rewrite, star, system_time};
 
 /// Most parameters of a statement, as in the protocol.
 const MAX_PARAMETERS: usize = 65_535;
@@ -43,6 +44,8 @@ pub struct Planned {
     pub schema: SchemaRef,
     /// Whether the rows never end by themselves.
     pub endless: bool,
+    /// What the client is to be told when it runs.
+    pub notices: Vec<Error>,
 }
 
 /// Rows on their way.
@@ -70,9 +73,10 @@ impl Engine {
             .with_type_planner(Arc::new(PostgresTypes))
             .with_relation_planners(vec![Arc::new(HintedRelations)]);
         let mut state = with_rules(state).build();
-        let cast = Arc::new(ScalarUDF::from(PgCast::new()));
-        // A fresh registry has no function of this name that the registration could clash with.
-        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, cast);
+        for function in [ScalarUDF::from(PgCast::new()), ScalarUDF::from(SystemTime::new())] {
+            // A fresh registry has no function of this name that the registration could clash with.
+            let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));
+        }
         Arc::new(Engine { catalog, state })
     }
 
@@ -88,13 +92,15 @@ impl Engine {
     pub async fn plan(&self, query: &Query, declared: &[Option<PgType>]) -> Result<Planned> {
         let mut query = query.clone();
         rewrite::inline_views(&mut query, &|name| self.catalog.view(name))?;
+        let notices = system_time::take_system_times(&mut query)?;
         star::refuse_natural_lookup_joins(&query)?;
         self.expand_stars(&mut query).await?;
         let told_by_casts = rewrite::rewrite_casts(&mut query)?;
         rewrite::name_columns(&mut query);
 
         let count = parameter_count(&mut query)?;
-        let mut types: Vec<Option<PgType>> = declared.iter().cloned().chain(std::iter::repeat(None)).take(count).collect();
+        let mut types: Vec<Option<PgType>> =
+            declared.iter().cloned().chain(std::iter::repeat(None)).take(count).collect();
         for (number, pg_type) in told_by_casts {
             if let Some(slot @ None) = types.get_mut(number - 1) {
                 *slot = Some(pg_type);
@@ -113,7 +119,7 @@ impl Engine {
         for field in schema.fields() {
             PgType::of_field(field)?;
         }
-        Ok(Planned { plan, parameters, schema, endless })
+        Ok(Planned { plan, parameters, schema, endless, notices })
     }
 
     /// Begins to run a planned query: from here on, `latest` is fixed and rows may come.
@@ -165,7 +171,8 @@ impl Engine {
             let mut probe = from;
             rewrite::rewrite_casts(&mut probe)?;
             let plan = self.logical_plan(probe, &[]).await?;
-            let input = plan.inputs().first().map_or_else(|| Arc::clone(plan.schema()), |input| Arc::clone(input.schema()));
+            let input =
+                plan.inputs().first().map_or_else(|| Arc::clone(plan.schema()), |input| Arc::clone(input.schema()));
             star::expand(query, &input);
         }
         Ok(())
@@ -203,8 +210,11 @@ impl Engine {
 }
 
 fn shown_schema(schema: &Schema) -> Schema {
-    let fields: Vec<Field> =
-        schema.fields().iter().map(|field| field.as_ref().clone().with_name(rewrite::shown_name(field.name()))).collect();
+    let fields: Vec<Field> = schema
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone().with_name(rewrite::shown_name(field.name())))
+        .collect();
     Schema::new(fields)
 }
 

@@ -10,7 +10,8 @@ use tokio::sync::OnceCell;
 
 use crate::catalog::Relation;
 use crate::catalog::definition::{
-    CatalogDefinition, ColumnDefinition, ConnectionKind, LookupDefinition, LookupKind, Origin, StreamDefinition, StreamKind,
+    CatalogDefinition, ColumnDefinition, ConnectionKind, LookupDefinition, LookupKind, Origin, StreamDefinition,
+    StreamKind,
 };
 use crate::catalog::problem::Problem;
 use crate::catalog::provider::Stream;
@@ -50,7 +51,8 @@ impl Lookup {
     /// # Errors
     /// As [`Lookup::table`].
     pub async fn indexed_columns(&self) -> Result<Option<Vec<String>>> {
-        let (LookupKind::Postgres { table, columns, types, .. }, Some(connection)) = (&self.definition.kind, &self.connection)
+        let (LookupKind::Postgres { table, columns, types, .. }, Some(connection)) =
+            (&self.definition.kind, &self.connection)
         else {
             return Ok(None);
         };
@@ -76,7 +78,9 @@ impl Lookup {
                 Arc::new(store.map_err(|error| error.into_error(name))?)
             }
             (LookupKind::Postgres { connection, .. }, None) => {
-                return Err(Error::internal(format!("connection \"{connection}\" of lookup table \"{name}\" is missing")));
+                return Err(Error::internal(format!(
+                    "connection \"{connection}\" of lookup table \"{name}\" is missing"
+                )));
             }
             (LookupKind::File { data, format, columns }, _) => {
                 let declared = (!columns.is_empty()).then(|| schema_of(columns));
@@ -136,7 +140,12 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 }
 
 /// Reads a lookup file whole, off the async threads.
-async fn open_file(name: String, data: FileData, file_format: FileFormat, declared: Option<SchemaRef>) -> Result<FileStore> {
+async fn open_file(
+    name: String,
+    data: FileData,
+    file_format: FileFormat,
+    declared: Option<SchemaRef>,
+) -> Result<FileStore> {
     let opened = SpawnedTask::spawn_blocking(move || {
         let path = match &data {
             FileData::Path(path) => Some(path.clone()),

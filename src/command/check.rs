@@ -65,7 +65,9 @@ async fn look(lookup: &Lookup) -> Result<String> {
     };
     let warning = match lookup.indexed_columns().await? {
         Some(leading) if leading.is_empty() => "; warning: no index, so every lookup reads the whole table".to_string(),
-        Some(leading) => format!("; lookups by {} use an index, those by other columns read the whole table", leading.join(", ")),
+        Some(leading) => {
+            format!("; lookups by {} use an index, those by other columns read the whole table", leading.join(", "))
+        }
         None => String::new(),
     };
     Ok(format!("{kind}, {}{warning}", columns(schema.as_ref())))
@@ -73,7 +75,8 @@ async fn look(lookup: &Lookup) -> Result<String> {
 
 fn columns(schema: &Schema) -> String {
     let shown = schema.fields().iter().map(|field| {
-        let type_name = PgType::of_field(field).map_or_else(|_| field.data_type().to_string(), |pg_type| pg_type.to_string());
+        let type_name =
+            PgType::of_field(field).map_or_else(|_| field.data_type().to_string(), |pg_type| pg_type.to_string());
         let null = if field.is_nullable() { "" } else { " not null" };
         format!("{} {type_name}{null}", field.name())
     });

@@ -53,7 +53,8 @@ async fn run_sql_file(engine: &Arc<Engine>, path: &Path) -> Result<()> {
     let mut session = Session::new(Arc::clone(engine));
     let in_file = |error: Error| {
         let error = error.locate(&text);
-        let line = error.position().map_or(1, |position| 1 + text.chars().take(position - 1).filter(|c| *c == '\n').count());
+        let line =
+            error.position().map_or(1, |position| 1 + text.chars().take(position - 1).filter(|c| *c == '\n').count());
         error.with_context(format!("{}:{line}", path.display()))
     };
     for statement in sql::parse(&text).map_err(in_file)? {

@@ -57,7 +57,7 @@ impl CopyOptions {
             })
             .collect();
         Self::try_new(pairs.iter().map(|(name, value)| (*name, value.as_deref())))
-}
+    }
 
     /// From pairs of a name and a value, `None` where an option stands alone, as in `(FORMAT csv, HEADER)`.
     ///

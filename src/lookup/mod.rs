@@ -66,7 +66,8 @@ impl LookupJoin {
         if let Some(residual) = &self.residual {
             used.extend(collect_columns(residual).iter().map(Column::index).filter(|column| *column >= input_columns));
         }
-        let moved: HashMap<usize, usize> = used.iter().enumerate().map(|(place, column)| (*column, input_columns + place)).collect();
+        let moved: HashMap<usize, usize> =
+            used.iter().enumerate().map(|(place, column)| (*column, input_columns + place)).collect();
         let place = |column: usize| moved.get(&column).copied().unwrap_or(column);
         let residual = self.residual.as_ref().map(|residual| {
             let moved = Arc::clone(residual).transform(|node| match node.downcast_ref::<Column>() {

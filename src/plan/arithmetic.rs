@@ -27,7 +27,9 @@ impl PhysicalOptimizerRule for CheckedArithmetic {
                     Ok(ProjectionExpr { expr: checked(&projected.expr)?, alias: projected.alias.clone() })
                 });
                 let exprs = exprs.collect::<Result<Vec<_>>>()?;
-                return Ok(Transformed::yes(Arc::new(ProjectionExec::try_new(exprs, Arc::clone(projection.input()))?) as _));
+                return Ok(Transformed::yes(
+                    Arc::new(ProjectionExec::try_new(exprs, Arc::clone(projection.input()))?) as _
+                ));
             }
             if let Some(filter) = node.downcast_ref::<FilterExec>() {
                 let predicate = checked(filter.predicate())?;

@@ -27,7 +27,9 @@ pub fn check_streaming(plan: &LogicalPlan) -> Result<bool> {
     match plan {
         LogicalPlan::Limit(limit) => Ok(limit.fetch.is_none()),
         LogicalPlan::Sort(_) => Err(refuse("ORDER BY", "the last row to sort never comes")),
-        LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.is_empty() => Err(refuse("GROUP BY", "a group is never complete")),
+        LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.is_empty() => {
+            Err(refuse("GROUP BY", "a group is never complete"))
+        }
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => {
             Err(refuse(&called(&aggregate.aggr_expr), "its last row never comes"))
         }

@@ -42,14 +42,18 @@ pub fn check_comparable(one: &Expr, other: &Expr, schema: &DFSchema) -> Result<(
 /// The same error for types that only coercion has brought together.
 pub fn mismatch(stream_side: &Expr, stream_type: &DataType, column: &Column, column_type: &DataType) -> Error {
     let name = |data_type: &DataType| {
-        PgType::of_field(&Field::new("", data_type.clone(), true)).map_or_else(|_| data_type.to_string(), |t| t.to_string())
+        PgType::of_field(&Field::new("", data_type.clone(), true))
+            .map_or_else(|_| data_type.to_string(), |t| t.to_string())
     };
     types_differ(&stream_side.to_string(), &name(stream_type), &column.to_string(), &name(column_type))
 }
 
 fn types_differ(one: &str, one_type: &str, other: &str, other_type: &str) -> Error {
-    Error::new(Code::DatatypeMismatch, format!("lookup key cannot compare {one} of type {one_type} with {other} of type {other_type}"))
-        .with_hint(format!("Cast the stream's side to the type of the table's column, as in CAST({one} AS {other_type})."))
+    Error::new(
+        Code::DatatypeMismatch,
+        format!("lookup key cannot compare {one} of type {one_type} with {other} of type {other_type}"),
+    )
+    .with_hint(format!("Cast the stream's side to the type of the table's column, as in CAST({one} AS {other_type})."))
 }
 
 /// Whether every value of `from` is a value of `to`, and equal values stay equal.
@@ -72,7 +76,9 @@ pub fn widens_without_loss(from: &DataType, to: &DataType) -> bool {
         (Int8 | Int16 | Int32 | Float32, Float64) | (Int8 | Int16, Float32) => true,
         (Utf8 | LargeUtf8 | Utf8View, Utf8 | LargeUtf8 | Utf8View) => true,
         (Binary | LargeBinary | BinaryView, Binary | LargeBinary | BinaryView) => true,
-        (Date32, Timestamp(..)) | (Timestamp(_, None), Timestamp(_, Some(_))) | (Timestamp(_, Some(_)), Timestamp(_, None)) => true,
+        (Date32, Timestamp(..))
+        | (Timestamp(_, None), Timestamp(_, Some(_)))
+        | (Timestamp(_, Some(_)), Timestamp(_, None)) => true,
         (Timestamp(one, _), Timestamp(other, _)) => one <= other,
         _ => match (digits(from), digits(to)) {
             (Some((from_digits, from_scale)), Some((to_digits, to_scale))) => {
@@ -108,7 +114,9 @@ pub fn casts_exactly(from: &DataType, to: &DataType) -> bool {
 
 fn is_untyped(expr: &Expr) -> bool {
     match expr {
-        Expr::Literal(value, _) => matches!(value.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null),
+        Expr::Literal(value, _) => {
+            matches!(value.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null)
+        }
         Expr::Placeholder(placeholder) => placeholder.field.is_none(),
         _ => false,
     }
@@ -117,7 +125,9 @@ fn is_untyped(expr: &Expr) -> bool {
 fn family(pg_type: &PgType) -> Family {
     match pg_type {
         PgType::Bool => Family::Boolean,
-        PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Float4 | PgType::Float8 | PgType::Numeric { .. } => Family::Number,
+        PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Float4 | PgType::Float8 | PgType::Numeric { .. } => {
+            Family::Number
+        }
         PgType::Text => Family::Text,
         PgType::Bytea => Family::Bytes,
         PgType::Date | PgType::Timestamp | PgType::Timestamptz => Family::Instant,

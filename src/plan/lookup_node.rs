@@ -65,7 +65,10 @@ impl LookupJoinNode {
     /// Internal, when the optimizer has put there what is no scan under aliases.
     pub fn scan(&self) -> Result<(&LookupProvider, Vec<usize>)> {
         scan_under_aliases(&self.right).ok_or_else(|| {
-            DataFusionError::Internal(format!("lookup join over something else than a lookup table: {}", self.right.display()))
+            DataFusionError::Internal(format!(
+                "lookup join over something else than a lookup table: {}",
+                self.right.display()
+            ))
         })
     }
 
@@ -88,7 +91,8 @@ pub fn scan_under_aliases(plan: &LogicalPlan) -> Option<(&LookupProvider, Vec<us
         LogicalPlan::Projection(projection) => {
             let (provider, columns) = scan_under_aliases(&projection.input)?;
             let schema = projection.input.schema();
-            let renamed = projection.expr.iter().map(|expr| column_position(schema, expr).map(|position| columns[position]));
+            let renamed =
+                projection.expr.iter().map(|expr| column_position(schema, expr).map(|position| columns[position]));
             Some((provider, renamed.collect::<Option<_>>()?))
         }
         LogicalPlan::TableScan(scan) if scan.filters.is_empty() && scan.fetch.is_none() => {
@@ -154,12 +158,8 @@ impl UserDefinedLogicalNodeCore for LookupJoinNode {
         };
         // Optimizer rules give changed expressions the names of the old ones.
         let mut exprs = exprs.into_iter().map(|expr| expr.unalias_nested().data);
-        let keys = self
-            .keys
-            .iter()
-            .zip(exprs.by_ref())
-            .map(|(key, value)| LookupKey { value, column: key.column })
-            .collect();
+        let keys =
+            self.keys.iter().zip(exprs.by_ref()).map(|(key, value)| LookupKey { value, column: key.column }).collect();
         let gate = self.gate.as_ref().and_then(|_| exprs.next());
         let residual = self.residual.as_ref().and_then(|_| exprs.next());
         Self::try_new(left, right, self.kind, keys, (gate, residual))
@@ -168,8 +168,11 @@ impl UserDefinedLogicalNodeCore for LookupJoinNode {
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
         let left_columns = self.left.schema().fields().len();
         let left = output_columns.iter().copied().filter(|column| *column < left_columns).collect();
-        let right =
-            output_columns.iter().filter(|column| **column >= left_columns).map(|column| column - left_columns).collect();
+        let right = output_columns
+            .iter()
+            .filter(|column| **column >= left_columns)
+            .map(|column| column - left_columns)
+            .collect();
         Some(vec![left, right])
     }
 }

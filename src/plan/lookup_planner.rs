@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::common::{Column, DFSchema};
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::QueryPlanner;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 
 use crate::lookup::{LookupExec, LookupJoin};
@@ -47,7 +47,9 @@ impl ExtensionPlanner for LookupPlanner {
         _context: &PhysicalPlanningContext,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let Some(lookup) = node.as_any().downcast_ref::<LookupJoinNode>() else { return Ok(None) };
-        let input = physical_inputs.first().ok_or_else(|| DataFusionError::Internal("a lookup join needs its stream".into()))?;
+        let input = physical_inputs
+            .first()
+            .ok_or_else(|| DataFusionError::Internal("a lookup join needs its stream".into()))?;
         Ok(Some(Arc::new(plan_lookup(lookup, Arc::clone(input), session)?)))
     }
 }
@@ -72,12 +74,17 @@ fn plan_lookup(
     }
     let keys = lookup.keys.iter().map(|key| session.create_physical_expr(key.value.clone(), left_schema));
     let gate = lookup.gate.clone().map(|gate| session.create_physical_expr(gate, left_schema)).transpose()?;
-    let residual = conjunction(residuals).map(|residual| session.create_physical_expr(residual, &joined_schema)).transpose()?;
+    let residual =
+        conjunction(residuals).map(|residual| session.create_physical_expr(residual, &joined_schema)).transpose()?;
     let width = left_schema.fields().len() + columns.len();
     let join = LookupJoin {
         kind: lookup.kind,
         keys: keys.collect::<Result<_>>()?,
-        shape: Arc::new(LookupShape { key_columns: lookup.keys.iter().map(|key| key.column).collect(), columns, filters }),
+        shape: Arc::new(LookupShape {
+            key_columns: lookup.keys.iter().map(|key| key.column).collect(),
+            columns,
+            filters,
+        }),
         gate,
         residual,
         projection: (0..width).collect(),
@@ -108,4 +115,3 @@ fn for_store(condition: &Expr, lookup: &LookupJoinNode, columns: &[usize], store
     })?;
     Ok(Some(renamed.data).filter(|filter| store.can_filter(filter)))
 }
-

@@ -12,8 +12,8 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::{Code, Error, Result};
 use crate::lookup::JoinKind;
-use crate::plan::key_type;
 use crate::plan::lookup_node::{LookupJoinNode, LookupKey, column_at, scan_under_aliases};
+use crate::plan::{SYSTEM_TIME_FUNCTION, key_type};
 
 /// The last analyzer rule: after type coercion, before the optimizer takes `ON` apart.
 #[derive(Debug)]
@@ -22,7 +22,9 @@ pub struct PlanLookupJoins;
 impl AnalyzerRule for PlanLookupJoins {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> DataFusionResult<LogicalPlan> {
         let plan = plan.transform_up_with_subqueries(|node| match node {
-            LogicalPlan::Join(join) if scan_under_aliases(&join.right).is_some_and(|(provider, _)| provider.in_lookup_join()) => {
+            LogicalPlan::Join(join)
+                if scan_under_aliases(&join.right).is_some_and(|(provider, _)| provider.in_lookup_join()) =>
+            {
                 Ok(Transformed::yes(plan_join(join)?))
             }
             other => Ok(Transformed::no(other)),
@@ -48,7 +50,12 @@ impl AnalyzerRule for CheckKeyTypes {
                 && scan_under_aliases(&join.right).is_some_and(|(provider, _)| provider.in_lookup_join())
             {
                 let equalities = join.on.iter().cloned().chain(
-                    join.filter.clone().map(split_conjunction_owned).unwrap_or_default().into_iter().filter_map(equality),
+                    join.filter
+                        .clone()
+                        .map(split_conjunction_owned)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .filter_map(equality),
                 );
                 for (one, other) in equalities {
                     key_type::check_comparable(&one, &other, &join.schema)?;
@@ -69,8 +76,11 @@ fn plan_join(join: Join) -> Result<LogicalPlan> {
         JoinType::Inner => JoinKind::Inner,
         JoinType::Left => JoinKind::Left,
         JoinType::Right | JoinType::Full => {
-            return Err(Error::unsupported(format!("{} LOOKUP JOIN is not supported", join.join_type.to_string().to_uppercase()))
-                .with_hint("A lookup table is asked for the stream's keys only: write LOOKUP JOIN or LEFT LOOKUP JOIN."));
+            return Err(Error::unsupported(format!(
+                "{} LOOKUP JOIN is not supported",
+                join.join_type.to_string().to_uppercase()
+            ))
+            .with_hint("A lookup table is asked for the stream's keys only: write LOOKUP JOIN or LEFT LOOKUP JOIN."));
         }
         other => return Err(Error::unsupported(format!("{other} LOOKUP JOIN is not supported"))),
     };
@@ -86,6 +96,8 @@ fn plan_join(join: Join) -> Result<LogicalPlan> {
 
     let sides = Sides { left: join.left.schema(), right: join.right.schema() };
     let mut sorted = Conditions::default();
+    // The moment of FOR SYSTEM_TIME AS OF has been resolved and typed; a lookup sees the present.
+    conditions.retain(|condition| !is_system_time(condition));
     for condition in conditions {
         sorted.add(condition, &sides, &join.right)?;
     }
@@ -105,9 +117,14 @@ fn plan_join(join: Join) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Extension(Extension { node: std::sync::Arc::new(node) }))
 }
 
+fn is_system_time(condition: &Expr) -> bool {
+    matches!(condition, Expr::ScalarFunction(function) if function.name() == SYSTEM_TIME_FUNCTION)
+}
+
 fn no_key(table: &str) -> Error {
-    Error::new(Code::InvalidColumnReference, format!("lookup join with \"{table}\" has no key"))
-        .with_hint(format!("Its condition must hold at least one equality between a column of \"{table}\" and the left side."))
+    Error::new(Code::InvalidColumnReference, format!("lookup join with \"{table}\" has no key")).with_hint(format!(
+        "Its condition must hold at least one equality between a column of \"{table}\" and the left side."
+    ))
 }
 
 /// The conjuncts of a join's condition, by what they are good for.

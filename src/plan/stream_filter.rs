@@ -24,11 +24,16 @@ impl PhysicalOptimizerRule for FilterAsRowsCome {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let replaced = plan.transform_up(|node| match node.downcast_ref::<FilterExec>() {
             Some(filter)
-                if filter.input().properties().boundedness.is_unbounded() && filter.projection().is_none() && filter.fetch().is_none() =>
+                if filter.input().properties().boundedness.is_unbounded()
+                    && filter.projection().is_none()
+                    && filter.fetch().is_none() =>
             {
                 let properties = Arc::clone(node.properties());
-                let filter =
-                    StreamFilterExec { predicate: Arc::clone(filter.predicate()), input: Arc::clone(filter.input()), properties };
+                let filter = StreamFilterExec {
+                    predicate: Arc::clone(filter.predicate()),
+                    input: Arc::clone(filter.input()),
+                    properties,
+                };
                 Ok(Transformed::yes(Arc::new(filter) as Arc<dyn ExecutionPlan>))
             }
             _ => Ok(Transformed::no(node)),

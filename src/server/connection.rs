@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgwire::messages::response::{GssEncResponse, SslResponse};
-use pgwire::messages::startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey, Startup};
+use pgwire::messages::startup::{
+    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey, Startup,
+};
 use pgwire::messages::{PgWireFrontendMessage, SslNegotiationMetaMessage};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -204,7 +206,10 @@ fn command_line_settings(options: &str) -> Result<Vec<(String, String)>> {
         };
         let pair = assignment.as_ref().and_then(|assignment| assignment.split_once('='));
         let Some((name, value)) = pair else {
-            return Err(Error::new(Code::SyntaxError, format!("invalid command-line argument for server process: {word}")));
+            return Err(Error::new(
+                Code::SyntaxError,
+                format!("invalid command-line argument for server process: {word}"),
+            ));
         };
         settings.push((name.replace('-', "_"), value.to_string()));
     }
@@ -260,7 +265,9 @@ impl Connection {
                 self.ready().await
             }
             // The rest of a COPY that has failed.
-            PgWireFrontendMessage::CopyData(_) | PgWireFrontendMessage::CopyDone(_) | PgWireFrontendMessage::CopyFail(_) => Ok(()),
+            PgWireFrontendMessage::CopyData(_)
+            | PgWireFrontendMessage::CopyDone(_)
+            | PgWireFrontendMessage::CopyFail(_) => Ok(()),
             _ if self.skip_to_sync => Ok(()),
             message => {
                 let answered = self.extended_query(message).await;

@@ -59,10 +59,10 @@ fn value_writer<'a>(
     settings: ValueSettings,
 ) -> Result<Write<'a>> {
     if let Some(dictionary) = array.as_any_dictionary_opt() {
-        let keys = dictionary.normalized_keys();
         if dictionary.values().is_empty() {
             return Ok(never_called());
         }
+        let keys = dictionary.normalized_keys();
         let write = value_writer(dictionary.values().as_ref(), pg_type, format, settings)?;
         return Ok(Box::new(move |row, out| write(keys[row], out)));
     }

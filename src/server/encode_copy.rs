@@ -41,7 +41,8 @@ impl CopyEncoder {
     /// # Errors
     /// 54000 for names that no message can hold.
     pub fn begin(&self, out: &mut BytesMut) -> Result<()> {
-        let code = if self.options.format() == CopyFormat::Binary { Format::Binary.code() } else { Format::Text.code() };
+        let code =
+            if self.options.format() == CopyFormat::Binary { Format::Binary.code() } else { Format::Text.code() };
         out.put_u8(b'H');
         write_message_body(out, |out| {
             out.put_i8(code as i8);

@@ -1,6 +1,7 @@
 //! Single values as PostgreSQL's output functions write them: integers, floats, bytea, and what an array or COPY adds around them.
 
 use std::fmt::{LowerExp, Write};
+use std::str::FromStr;
 
 use bytes::{BufMut, BytesMut};
 
@@ -73,77 +74,65 @@ struct Binary {
 }
 
 impl Binary {
-    /// Whether `digits * 10^exponent` lies exactly half way to a neighbour of this float.
-    fn is_half_way(&self, digits: u64, exponent: i32) -> bool {
-        // Both sides are split into an odd number and a power of two; beyond these exponents the odd numbers cannot agree.
-        if digits == 0 || exponent.abs() > 27 {
-            return false;
-        }
-        let twos = digits.trailing_zeros();
-        let odd = u128::from(digits >> twos);
-        let power = i64::from(twos) + i64::from(exponent);
-        let fives = 5u128.pow(exponent.unsigned_abs());
-        let equals = |half: u64, half_exponent: i32| {
-            let (left, right) = match exponent {
-                0.. => (odd.checked_mul(fives), Some(u128::from(half))),
-                _ => (Some(odd), u128::from(half).checked_mul(fives)),
-            };
-            power == i64::from(half_exponent) && left.is_some() && left == right
-        };
+    /// Whether `digits * 10^exponent` lies exactly half way from this float to a neighbour.
+    fn has_boundary(&self, digits: u64, exponent: i32) -> bool {
         let below = match self.is_lowest {
             true => (4 * self.mantissa - 1, self.exponent - 2),
             false => (2 * self.mantissa - 1, self.exponent - 1),
         };
-        equals(2 * self.mantissa + 1, self.exponent - 1) || equals(below.0, below.1)
+        equals(digits, exponent, 2 * self.mantissa + 1, self.exponent - 1) || equals(digits, exponent, below.0, below.1)
+    }
+
+    /// Whether this float lies exactly half way from `(digits - 1) * 10^exponent` to `digits * 10^exponent`.
+    fn is_tie(&self, digits: u64, exponent: i32) -> bool {
+        equals(2 * digits - 1, exponent, self.mantissa, self.exponent + 1)
     }
 }
 
-/// Writes the fewest digits that read back as the same float, as PostgreSQL does since version 12: with an exponent
-/// below 0.0001 and from ten to the `max_exponent` on.
-fn write_shortest(value: impl LowerExp, binary: Binary, max_exponent: i32, out: &mut BytesMut) -> Result<()> {
+/// Whether `decimal * 10^decimal_exponent` is `binary * 2^binary_exponent`.
+fn equals(decimal: u64, decimal_exponent: i32, binary: u64, binary_exponent: i32) -> bool {
+    // Both sides are an odd number times a power of two. The odd ones are below 2^57, so a power of five beyond 27 is in neither.
+    if decimal == 0 || binary == 0 || decimal_exponent.abs() > 27 {
+        return false;
+    }
+    let power = |number: u64, exponent: i32| i64::from(number.trailing_zeros()) + i64::from(exponent);
+    if power(decimal, decimal_exponent) != power(binary, binary_exponent) {
+        return false;
+    }
+    let odd = |number: u64| u128::from(number >> number.trailing_zeros());
+    let fives = 5u128.pow(decimal_exponent.unsigned_abs());
+    let (left, right) = match decimal_exponent {
+        0.. => (odd(decimal).checked_mul(fives), Some(odd(binary))),
+        _ => (Some(odd(decimal)), odd(binary).checked_mul(fives)),
+    };
+    left.is_some() && left == right
+}
+
+/// Writes the fewest digits that read back as the same float, as PostgreSQL does since version 12.
+fn write_shortest<F>(value: F, binary: Binary, max_exponent: i32, out: &mut BytesMut) -> Result<()>
+where
+    F: Copy + LowerExp + FromStr + PartialEq,
+{
     let mut text = Scratch::default();
     let mut decimal = text.format(format_args!("{value:e}"))?;
+    // Half way between two decimals of that length Rust takes the upper one, PostgreSQL the even one.
+    if decimal.number() % 2 == 1 && binary.is_tie(decimal.number(), decimal.last_exponent()) {
+        let precision = decimal.count - 1;
+        let even = text.format(format_args!("{value:.precision$e}"))?;
+        // Below a power of two floats lie closer together, and the even one may be another float's.
+        if text.reads_back_as(value) {
+            decimal = even;
+        }
+    }
     // Rust takes a decimal that lies half way to the next float, as readers round it to the even one.
     // PostgreSQL trusts no reader to do so and writes a digit more.
-    while decimal.count < 17 && binary.is_half_way(decimal.number(), decimal.exponent + 1 - decimal.count as i32) {
+    while decimal.count < 17 && binary.has_boundary(decimal.number(), decimal.last_exponent()) {
         let precision = decimal.count;
         decimal = text.format(format_args!("{value:.precision$e}"))?;
     }
-    let (exponent, digits) = (decimal.exponent, decimal.digits());
-    if decimal.is_negative {
-        out.put_u8(b'-');
-    }
-    if exponent < -4 || exponent >= max_exponent {
-        out.put_slice(&digits[..1]);
-        if digits.len() > 1 {
-            out.put_u8(b'.');
-            out.put_slice(&digits[1..]);
-        }
-        out.put_slice(if exponent < 0 { b"e-" } else { b"e+" });
-        if exponent.abs() < 10 {
-            out.put_u8(b'0');
-        }
-        write_integer(exponent.abs().into(), out);
-        return Ok(());
-    }
-    if exponent < 0 {
-        out.put_slice(b"0.");
-        out.put_bytes(b'0', exponent.unsigned_abs() as usize - 1);
-        out.put_slice(digits);
-        return Ok(());
-    }
-    let whole = exponent as usize + 1;
-    if digits.len() <= whole {
-        out.put_slice(digits);
-        out.put_bytes(b'0', whole - digits.len());
-        return Ok(());
-    }
-    out.put_slice(&digits[..whole]);
-    out.put_u8(b'.');
-    out.put_slice(&digits[whole..]);
+    decimal.write(max_exponent, out);
     Ok(())
 }
-
 /// Room for one float as Rust writes it, without an allocation.
 #[derive(Default)]
 struct Scratch {
@@ -165,6 +154,11 @@ impl Scratch {
         self.len = 0;
         self.write_fmt(arguments).map_err(|_| Error::internal("a float takes more than 32 characters"))?;
         Decimal::of(&self.bytes[..self.len])
+    }
+
+    fn reads_back_as<F: FromStr + PartialEq>(&self, value: F) -> bool {
+        let text = std::str::from_utf8(&self.bytes[..self.len]).ok();
+        text.and_then(|text| text.parse().ok()).is_some_and(|read: F| read == value)
     }
 }
 
@@ -194,8 +188,49 @@ impl Decimal {
         Ok(decimal)
     }
 
+    /// With an exponent below 0.0001 and from ten to the `max_exponent` on.
+    fn write(&self, max_exponent: i32, out: &mut BytesMut) {
+        let (exponent, digits) = (self.exponent, self.digits());
+        if self.is_negative {
+            out.put_u8(b'-');
+        }
+        if exponent < -4 || exponent >= max_exponent {
+            out.put_slice(&digits[..1]);
+            if digits.len() > 1 {
+                out.put_u8(b'.');
+                out.put_slice(&digits[1..]);
+            }
+            out.put_slice(if exponent < 0 { b"e-" } else { b"e+" });
+            if exponent.abs() < 10 {
+                out.put_u8(b'0');
+            }
+            write_integer(exponent.abs().into(), out);
+            return;
+        }
+        if exponent < 0 {
+            out.put_slice(b"0.");
+            out.put_bytes(b'0', exponent.unsigned_abs() as usize - 1);
+            out.put_slice(digits);
+            return;
+        }
+        let whole = exponent as usize + 1;
+        if digits.len() <= whole {
+            out.put_slice(digits);
+            out.put_bytes(b'0', whole - digits.len());
+            return;
+        }
+        out.put_slice(&digits[..whole]);
+        out.put_u8(b'.');
+        out.put_slice(&digits[whole..]);
+    }
+
     fn digits(&self) -> &[u8] {
         &self.digits[..self.count]
+    }
+
+    /// The power of ten of the last digit.
+    fn last_exponent(&self) -> i32 {
+        self.exponent + 1 - self.count as i32
     }
 
     fn number(&self) -> u64 {

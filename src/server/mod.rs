@@ -58,12 +58,16 @@ impl Server {
     /// # Errors
     /// 0A000 for an address that others than this machine can reach, 22023 for one that cannot be listened at.
     pub async fn bind(engine: Arc<Engine>, listen: &str) -> Result<Server> {
-        let failed = |reason: String| Error::new(Code::InvalidParameterValue, format!("cannot listen on \"{listen}\": {reason}"));
+        let failed = |reason: String| {
+            Error::new(Code::InvalidParameterValue, format!("cannot listen on \"{listen}\": {reason}"))
+        };
         let addresses: Vec<SocketAddr> =
             tokio::net::lookup_host(listen).await.map_err(|error| failed(error.to_string()))?.collect();
         if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback()) {
             return Err(Error::unsupported(format!("refusing to listen on {address}, which other machines can reach"))
-                .with_hint("Users, passwords and TLS are not available yet; until they are, listen on 127.0.0.1 or ::1."));
+                .with_hint(
+                    "Users, passwords and TLS are not available yet; until they are, listen on 127.0.0.1 or ::1.",
+                ));
         }
         let listener = TcpListener::bind(addresses.as_slice()).await.map_err(|error| failed(error.to_string()))?;
         let shared = Shared { engine, cancels: Arc::default(), shutdown: CancellationToken::new() };
@@ -97,7 +101,11 @@ impl Server {
         }
         drop(self.listener);
         self.shared.shutdown.cancel();
-        let all_gone = async { while let Some(ended) = clients.join_next().await { log_panic(ended) } };
+        let all_gone = async {
+            while let Some(ended) = clients.join_next().await {
+                log_panic(ended)
+            }
+        };
         if tokio::time::timeout(STOP_TIMEOUT, all_gone).await.is_err() {
             tracing::warn!("clients that did not go were dropped");
         }
@@ -119,7 +127,10 @@ impl Server {
             }
             Err(_) => {
                 tracing::warn!("more than {MAX_CONNECTIONS} clients: one was refused");
-                clients.spawn(connection::refuse(socket, Error::new(Code::TooManyConnections, "sorry, too many clients already")));
+                clients.spawn(connection::refuse(
+                    socket,
+                    Error::new(Code::TooManyConnections, "sorry, too many clients already"),
+                ));
             }
         }
     }

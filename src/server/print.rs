@@ -188,7 +188,8 @@ mod tests {
     use super::*;
 
     fn printed(format: OutputFormat) -> String {
-        let fields = vec![PgType::Int8.field("id", true), PgType::Text.field("name", true), PgType::Bool.field("ok", true)];
+        let fields =
+            vec![PgType::Int8.field("id", true), PgType::Text.field("name", true), PgType::Bool.field("ok", true)];
         let schema = Arc::new(Schema::new(fields));
         let batch = RecordBatch::try_new(
             Arc::clone(&schema),

@@ -3,7 +3,9 @@
 use datafusion::arrow::datatypes::SchemaRef;
 use pgwire::messages::PgWireFrontendMessage;
 use pgwire::messages::data::{NoData, ParameterDescription};
-use pgwire::messages::extendedquery::{Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended};
+use pgwire::messages::extendedquery::{
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended,
+};
 use pgwire::messages::response::{CommandComplete, EmptyQueryResponse};
 
 use crate::engine::Rows;
@@ -46,7 +48,8 @@ impl Connection {
         }
         for statement in statements {
             let (wire, session, stop) = self.parts();
-            let prepared = stop.guard(wire, session.prepare(statement, &[])).await?.map_err(|error| error.locate(text))?;
+            let prepared =
+                stop.guard(wire, session.prepare(statement, &[])).await?.map_err(|error| error.locate(text))?;
             if !prepared.parameters.is_empty() {
                 return Err(Error::new(Code::UndefinedParameter, "there is no parameter $1").into());
             }
@@ -116,7 +119,8 @@ impl Connection {
             FetchCount::All => u64::MAX,
         };
         let portal = self.session.portal(name)?;
-        let own_formats = formats.filter(|formats| !formats.is_empty()).map_or_else(|| portal.formats.clone(), <[i16]>::to_vec);
+        let own_formats =
+            formats.filter(|formats| !formats.is_empty()).map_or_else(|| portal.formats.clone(), <[i16]>::to_vec);
         let Content::Rows(reader) = std::mem::replace(&mut portal.content, Content::Done) else {
             return Err(Error::new(Code::UndefinedCursor, format!("cursor \"{name}\" has no rows")).into());
         };
@@ -158,7 +162,11 @@ impl Connection {
         Ok(sent)
     }
 
-    async fn copy_out(&mut self, rows: Rows, options: &[datafusion::sql::sqlparser::ast::CopyOption]) -> Result<(), Ended> {
+    async fn copy_out(
+        &mut self,
+        rows: Rows,
+        options: &[datafusion::sql::sqlparser::ast::CopyOption],
+    ) -> Result<(), Ended> {
         let options = CopyOptions::try_from_parsed(options)?;
         let settings = self.value_settings();
         let encoder = CopyEncoder::try_new(&rows.schema, options)?.with_settings(settings);
@@ -197,12 +205,17 @@ impl Connection {
         let name = parse.name.unwrap_or_default();
         let mut statements = sql::parse(&parse.query)?;
         if statements.len() > 1 {
-            return Err(Error::new(Code::SyntaxError, "cannot insert multiple commands into a prepared statement").into());
+            return Err(
+                Error::new(Code::SyntaxError, "cannot insert multiple commands into a prepared statement").into()
+            );
         }
         let statement = statements.pop().unwrap_or(Statement { kind: StatementKind::Empty, text: String::new() });
         let declared = parse.type_oids.iter().map(|oid| declared_type(*oid)).collect::<Result<Vec<_>, _>>()?;
         let (wire, session, stop) = self.parts();
-        let prepared = stop.guard(wire, session.prepare(statement, &declared)).await?.map_err(|error| error.locate(&parse.query))?;
+        let prepared = stop
+            .guard(wire, session.prepare(statement, &declared))
+            .await?
+            .map_err(|error| error.locate(&parse.query))?;
         self.session.keep_statement(&name, prepared)?;
         Ok(self.wire.send(&ParseComplete::new())?)
     }
@@ -212,14 +225,16 @@ impl Connection {
         let expected = prepared.parameters.len();
         if bind.parameters.len() != expected {
             let given = bind.parameters.len();
-            let message = format!("bind message supplies {given} parameters, but prepared statement requires {expected}");
+            let message =
+                format!("bind message supplies {given} parameters, but prepared statement requires {expected}");
             return Err(Error::new(Code::ProtocolViolation, message).into());
         }
         let formats = Format::expand(&bind.parameter_format_codes, expected)
             .map_err(|_| Error::new(Code::ProtocolViolation, "bind message has a wrong number of parameter formats"))?;
+        let settings = self.value_settings();
         let mut values = vec![];
         for ((bytes, format), pg_type) in bind.parameters.iter().zip(formats).zip(&prepared.parameters) {
-            values.push(decode_parameter(bytes.as_deref(), format, pg_type)?);
+            values.push(decode_parameter(bytes.as_deref(), format, pg_type, settings)?);
         }
         let codes = bind.result_column_format_codes;
         let portal = match (&prepared.statement.kind, prepared.planned.is_some()) {
@@ -286,7 +301,9 @@ impl Connection {
                 let (wire, session, stop) = self.parts();
                 let executed = stop.guard(wire, session.execute(&prepared, values)).await??;
                 match self.announce(executed)? {
-                    Outcome::Rows { rows, tag } => self.execute_rows(&name, RowReader::new(rows, tag), &formats, limit).await,
+                    Outcome::Rows { rows, tag } => {
+                        self.execute_rows(&name, RowReader::new(rows, tag), &formats, limit).await
+                    }
                     Outcome::Fetch { portal, count } => self.fetch(&portal, count, Some(&formats)).await,
                     other => self.send_rowless(other).await,
                 }
@@ -296,7 +313,13 @@ impl Connection {
         }
     }
 
-    async fn execute_rows(&mut self, name: &str, mut reader: RowReader, codes: &[i16], limit: u64) -> Result<(), Ended> {
+    async fn execute_rows(
+        &mut self,
+        name: &str,
+        mut reader: RowReader,
+        codes: &[i16],
+        limit: u64,
+    ) -> Result<(), Ended> {
         let formats = Format::expand(codes, reader.schema().fields().len())?;
         let tag = reader.tag();
         let sent = self.send_rows(&mut reader, &formats, limit).await?;

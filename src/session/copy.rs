@@ -8,8 +8,8 @@ use datafusion::sql::sqlparser::ast::{CopyOption, Ident, ObjectName};
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::format::csv::{CopyDecoder, CopyInFormat, CopyInOptions};
 use crate::format::copy_options::{CopyFormat, CopyOptions};
+use crate::format::csv::{CopyDecoder, CopyInFormat, CopyInOptions};
 use crate::pg_type::PgType;
 use crate::session::Session;
 use crate::session::insert::column_positions;
@@ -32,12 +32,13 @@ impl CopyIn {
         let positions = column_positions(&stream, columns)?;
         let options = CopyOptions::try_from_parsed(options)?;
         if options.format() == CopyFormat::Binary {
-            return Err(Error::unsupported("COPY FROM STDIN in binary format is not available yet").with_hint("Send text or csv."));
+            return Err(Error::unsupported("COPY FROM STDIN in binary format is not available yet")
+                .with_hint("Send text or csv."));
         }
         let schema = stream.schema();
         let fields = positions.iter().map(|position| schema.field(*position));
         let names = fields.clone().map(|field| field.name().clone()).collect();
-        let types = fields.map(|field| PgType::of_field(field)).collect::<Result<_>>()?;
+        let types = fields.map(PgType::of_field).collect::<Result<_>>()?;
         let decoder = CopyDecoder::new(decoder_options(&options), types, names, stream.name().to_string());
         Ok(CopyIn { stream, positions, decoder, rows: 0 })
     }

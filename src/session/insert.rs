@@ -26,7 +26,8 @@ pub fn source_query(catalog: &Catalog, stream: &ObjectName, columns: &[Ident], s
     let stream = catalog.push_stream(stream)?;
     let positions = column_positions(&stream, columns)?;
     let schema = stream.schema();
-    let types: Vec<PgType> = positions.iter().map(|position| PgType::of_field(schema.field(*position))).collect::<Result<_>>()?;
+    let types: Vec<PgType> =
+        positions.iter().map(|position| PgType::of_field(schema.field(*position))).collect::<Result<_>>()?;
     let mut query = source.clone();
     let SetExpr::Values(values) = query.body.as_mut() else { return Ok(query) };
     for row in &mut values.rows {
@@ -51,7 +52,8 @@ pub fn source_query(catalog: &Catalog, stream: &ObjectName, columns: &[Ident], s
 /// 0A000 for an INSERT that would never end.
 pub fn refuse_endless(planned: &Planned) -> Result<()> {
     match planned.endless {
-        true => Err(Error::unsupported("INSERT from an endless query would never end").with_hint("Put a LIMIT behind the query.")),
+        true => Err(Error::unsupported("INSERT from an endless query would never end")
+            .with_hint("Put a LIMIT behind the query.")),
         false => Ok(()),
     }
 }
@@ -75,7 +77,8 @@ pub async fn collect(
         positions.iter().map(|position| PgType::of_field(stream.schema().field(*position))).collect::<Result<_>>()?;
     check_width(batch.num_columns(), &types, columns.is_empty())?;
     let schema = stream.schema();
-    let mut arrays: Vec<_> = schema.fields().iter().map(|field| new_null_array(field.data_type(), batch.num_rows())).collect();
+    let mut arrays: Vec<_> =
+        schema.fields().iter().map(|field| new_null_array(field.data_type(), batch.num_rows())).collect();
     for (array, position) in batch.columns().iter().zip(positions) {
         arrays[position] = cast(array, schema.field(position).data_type())?;
     }
@@ -96,7 +99,10 @@ pub fn column_positions(stream: &PushStream, columns: &[Ident]) -> Result<Vec<us
     for column in columns {
         let name = crate::sql_name::fold_ident(column);
         let position = schema.index_of(&name).map_err(|_| {
-            Error::new(Code::UndefinedColumn, format!("column \"{name}\" of stream \"{}\" does not exist", stream.name()))
+            Error::new(
+                Code::UndefinedColumn,
+                format!("column \"{name}\" of stream \"{}\" does not exist", stream.name()),
+            )
         })?;
         if positions.contains(&position) {
             return Err(Error::new(Code::DuplicateColumn, format!("column \"{name}\" specified more than once")));

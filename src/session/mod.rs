@@ -25,8 +25,8 @@ use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
 use crate::source::push::PushStream;
 use crate::sql::rewrite;
-use crate::sql_name::relation_name;
 use crate::sql::{FetchCount, Statement, StatementKind};
+use crate::sql_name::relation_name;
 pub use copy::CopyIn;
 use portal::Portal;
 use setting::{Report, Settings};
@@ -176,6 +176,12 @@ impl Session {
     /// Whatever goes wrong before the first row; the caller then fails the transaction.
     pub async fn execute(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Executed> {
         self.refuse_in_failed_transaction(&prepared.statement)?;
+        let mut executed = self.dispatch(prepared, values).await?;
+        executed.notices.extend(prepared.planned.iter().flat_map(|planned| planned.notices.iter().cloned()));
+        Ok(executed)
+    }
+
+    async fn dispatch(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Executed> {
         match &prepared.statement.kind {
             StatementKind::Empty => Ok(Executed::done("")),
             StatementKind::Query(_) => {
@@ -309,8 +315,11 @@ impl Session {
                 stream.check(&batch)?;
                 *bytes += batch.get_array_memory_size();
                 if *bytes > MAX_TRANSACTION_BYTES {
-                    return Err(Error::new(Code::ProgramLimitExceeded, "the transaction holds more than 64 MiB of rows")
-                        .with_hint("COMMIT more often, or insert outside of a transaction."));
+                    return Err(Error::new(
+                        Code::ProgramLimitExceeded,
+                        "the transaction holds more than 64 MiB of rows",
+                    )
+                    .with_hint("COMMIT more often, or insert outside of a transaction."));
                 }
                 rows.push((Arc::clone(stream), batch));
             }
@@ -344,11 +353,14 @@ impl Session {
         }
         let physical = self.engine.physical_plan(planned, values).await?;
         let text = if analyze {
-            let mut stream = datafusion::physical_plan::execute_stream(Arc::clone(&physical), self.engine.task_context())?;
+            let mut stream =
+                datafusion::physical_plan::execute_stream(Arc::clone(&physical), self.engine.task_context())?;
             while let Some(batch) = stream.next().await {
                 batch?;
             }
-            datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(false).to_string()
+            datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(physical.as_ref())
+                .indent(false)
+                .to_string()
         } else {
             displayable(physical.as_ref()).indent(false).to_string()
         };
@@ -373,10 +385,8 @@ impl Session {
             Err(error) if error.code() != Code::StoreUnavailable => return Err(error),
             _ => {}
         }
-        let view = StoredView {
-            view: View { columns: columns.to_vec(), query: Box::new(query) },
-            text: text.to_string(),
-        };
+        let view =
+            StoredView { view: View { columns: columns.to_vec(), query: Box::new(query) }, text: text.to_string() };
         self.engine.catalog().create_view(&name, view, or_replace)?;
         Ok(Executed::done("CREATE VIEW"))
     }
@@ -419,17 +429,18 @@ impl Session {
 
     fn begin(&mut self) -> Executed {
         if let Transaction::Open { .. } = self.transaction {
-            return Executed::done("BEGIN").with_notice(Code::ActiveTransaction, "there is already a transaction in progress");
+            return Executed::done("BEGIN")
+                .with_notice(Code::ActiveTransaction, "there is already a transaction in progress");
         }
-        self.transaction =
-            Transaction::Open { settings: self.settings.clone(), rows: vec![], bytes: 0, failed: false };
+        self.transaction = Transaction::Open { settings: self.settings.clone(), rows: vec![], bytes: 0, failed: false };
         Executed::done("BEGIN")
     }
 
     async fn commit(&mut self) -> Result<Executed> {
         match std::mem::replace(&mut self.transaction, Transaction::Idle) {
             Transaction::Idle => {
-                Ok(Executed::done("COMMIT").with_notice(Code::NoActiveTransaction, "there is no transaction in progress"))
+                Ok(Executed::done("COMMIT")
+                    .with_notice(Code::NoActiveTransaction, "there is no transaction in progress"))
             }
             Transaction::Open { settings, failed: true, .. } => Ok(self.roll_back_to(settings)),
             Transaction::Open { rows, .. } => {
@@ -458,7 +469,8 @@ impl Session {
     }
 
     async fn prepare_named(&mut self, name: &str, types: &[ast::DataType], statement: &Statement) -> Result<()> {
-        let declared = types.iter().map(|data_type| rewrite::pg_type_of(data_type).map(Some)).collect::<Result<Vec<_>>>()?;
+        let declared =
+            types.iter().map(|data_type| rewrite::pg_type_of(data_type).map(Some)).collect::<Result<Vec<_>>>()?;
         let prepared = self.prepare(statement.clone(), &declared).await?;
         self.keep_statement(name, prepared)
     }
@@ -466,8 +478,15 @@ impl Session {
     async fn execute_named(&mut self, name: &str, parameters: &[ast::Expr]) -> Result<Executed> {
         let prepared = self.statement(name)?.clone();
         if parameters.len() != prepared.parameters.len() {
-            return Err(Error::new(Code::SyntaxError, format!("wrong number of parameters for prepared statement \"{name}\""))
-                .with_detail(format!("Expected {} parameters but got {}.", prepared.parameters.len(), parameters.len())));
+            return Err(Error::new(
+                Code::SyntaxError,
+                format!("wrong number of parameters for prepared statement \"{name}\""),
+            )
+            .with_detail(format!(
+                "Expected {} parameters but got {}.",
+                prepared.parameters.len(),
+                parameters.len()
+            )));
         }
         let values = match parameters.is_empty() {
             true => vec![],

@@ -94,4 +94,3 @@ impl RowReader {
         futures::FutureExt::now_or_never(self.next(max_rows)).flatten()
     }
 }
-

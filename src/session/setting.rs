@@ -36,14 +36,19 @@ const fn setting(name: &'static str, default: &'static str, kind: Kind, reported
 static SETTINGS: [Setting; 27] = [
     setting("application_name", "", Kind::Free, true),
     setting("bytea_output", "hex", Kind::OneOf(&["hex"]), false),
+    setting("client_encoding", "UTF8", Kind::OneOf(&["UTF8", "utf8", "utf-8", "UTF-8", "unicode", "UNICODE"]), true),
     setting(
-        "client_encoding",
-        "UTF8",
-        Kind::OneOf(&["UTF8", "utf8", "utf-8", "UTF-8", "unicode", "UNICODE"]),
+        "client_min_messages",
+        "notice",
+        Kind::OneOf(&["notice", "warning", "error", "log", "info", "debug"]),
+        false,
+    ),
+    setting(
+        "DateStyle",
+        "ISO, MDY",
+        Kind::OneOf(&["ISO, MDY", "ISO", "iso", "ISO, DMY", "ISO, YMD", "iso, mdy"]),
         true,
     ),
-    setting("client_min_messages", "notice", Kind::OneOf(&["notice", "warning", "error", "log", "info", "debug"]), false),
-    setting("DateStyle", "ISO, MDY", Kind::OneOf(&["ISO, MDY", "ISO", "iso", "ISO, DMY", "ISO, YMD", "iso, mdy"]), true),
     setting("default_transaction_isolation", "read committed", Kind::OneOf(ISOLATION), false),
     setting("default_transaction_read_only", "off", Kind::OneOf(&["off"]), true),
     setting("extra_float_digits", "1", Kind::OneOf(&["1", "2", "3"]), false),
@@ -55,7 +60,12 @@ static SETTINGS: [Setting; 27] = [
     setting("lock_timeout", "0", Kind::Off, false),
     setting("max_identifier_length", "63", Kind::ReadOnly, false),
     setting("scram_iterations", "4096", Kind::ReadOnly, true),
-    setting("search_path", "\"$user\", public", Kind::OneOf(&["\"$user\", public", "$user, public", "public", ""]), false),
+    setting(
+        "search_path",
+        "\"$user\", public",
+        Kind::OneOf(&["\"$user\", public", "$user, public", "public", ""]),
+        false,
+    ),
     setting("server_encoding", "UTF8", Kind::ReadOnly, true),
     setting("server_version", concat!("15.0 (Lookaside ", env!("CARGO_PKG_VERSION"), ")"), Kind::ReadOnly, true),
     setting("server_version_num", "150000", Kind::ReadOnly, false),
@@ -173,9 +183,10 @@ impl Settings {
 }
 
 fn find(name: &str) -> Result<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.name.eq_ignore_ascii_case(name)).ok_or_else(|| {
-        Error::new(Code::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))
-    })
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name.eq_ignore_ascii_case(name))
+        .ok_or_else(|| Error::new(Code::UndefinedObject, format!("unrecognized configuration parameter \"{name}\"")))
 }
 
 fn check(setting: &Setting, value: &str) -> Result<String> {
@@ -206,8 +217,11 @@ fn check(setting: &Setting, value: &str) -> Result<String> {
                 _ => chrono_tz::TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(value)),
             };
             zone.map(|zone| zone.name().to_string()).ok_or_else(|| {
-                Error::new(Code::InvalidParameterValue, format!("invalid value for parameter \"TimeZone\": \"{value}\""))
-                    .with_hint("Write the name of a zone, as in 'Europe/Berlin'.")
+                Error::new(
+                    Code::InvalidParameterValue,
+                    format!("invalid value for parameter \"TimeZone\": \"{value}\""),
+                )
+                .with_hint("Write the name of a zone, as in 'Europe/Berlin'.")
             })
         }
     }
@@ -220,7 +234,10 @@ mod tests {
     #[test]
     fn names_are_found_in_any_case_and_shown_in_their_own() {
         let mut settings = Settings::default();
-        assert_eq!(settings.set("timezone", Some("europe/berlin"), false).unwrap(), Some(("TimeZone", "Europe/Berlin".into())));
+        assert_eq!(
+            settings.set("timezone", Some("europe/berlin"), false).unwrap(),
+            Some(("TimeZone", "Europe/Berlin".into()))
+        );
         assert_eq!(settings.get("TIMEZONE").unwrap(), ("TimeZone", "Europe/Berlin".into()));
         assert_eq!(settings.get("no_such").unwrap_err().sqlstate(), "42704");
     }

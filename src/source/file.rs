@@ -97,6 +97,9 @@ impl fmt::Display for FileSource {
 
 impl fmt::Debug for FileSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileSource").field("name", &self.file.name).field("path", &self.file.path).finish_non_exhaustive()
+        f.debug_struct("FileSource")
+            .field("name", &self.file.name)
+            .field("path", &self.file.path)
+            .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,9 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
+};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -186,10 +188,7 @@ impl Run {
 
 /// What expressions are evaluated over: the row's number and the moment it is made.
 fn input_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("n", DataType::Int64, false),
-        PgType::Timestamptz.field(NOW_COLUMN, false),
-    ]))
+    Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false), PgType::Timestamptz.field(NOW_COLUMN, false)]))
 }
 
 /// Makes expressions of SQL text.
@@ -226,7 +225,9 @@ impl Planner {
         expr.apply(|node| {
             refused = refused.take().or(match node {
                 Expr::AggregateFunction(_) | Expr::WindowFunction(_) => Some("an aggregate or window function"),
-                Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) => Some("a subquery"),
+                Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) => {
+                    Some("a subquery")
+                }
                 Expr::Placeholder(_) => Some("a parameter"),
                 _ => None,
             });
@@ -332,7 +333,8 @@ mod tests {
         let source = source(0.0, 10_000, &[("id", "n")]).unwrap();
         assert!(source.is_bounded());
         for _ in 0..2 {
-            let batches: Vec<_> = source.open(Start::Earliest, &[0]).unwrap().map(|batch| batch.unwrap()).collect().await;
+            let batches: Vec<_> =
+                source.open(Start::Earliest, &[0]).unwrap().map(|batch| batch.unwrap()).collect().await;
             assert_eq!(batches.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [8192, 1808]);
             assert_eq!(numbers(&batches[1])[0], 8193);
         }
@@ -361,7 +363,8 @@ mod tests {
             ("maybe", "CASE WHEN n % 2 = 0 THEN n END"),
         ];
         let source = source(0.0, 2, &columns).unwrap();
-        let types: Vec<_> = source.schema().fields().iter().map(|field| PgType::of_field(field).unwrap().to_string()).collect();
+        let types: Vec<_> =
+            source.schema().fields().iter().map(|field| PgType::of_field(field).unwrap().to_string()).collect();
         assert_eq!(types, ["numeric(12,2)", "text", "timestamp with time zone", "bigint"]);
         assert!(source.schema().field(3).is_nullable());
         let batch = source.open(Start::Earliest, &[3, 1]).unwrap().next().await.unwrap().unwrap();

@@ -60,7 +60,13 @@ struct Rows {
 
 impl PushStream {
     /// The newest `retain_rows` rows and `retain_bytes` bytes stay readable, whichever is less; the newest row always does.
-    pub fn new(name: String, schema: SchemaRef, retain_rows: usize, retain_bytes: u64, slow_reader: SlowReader) -> Self {
+    pub fn new(
+        name: String,
+        schema: SchemaRef,
+        retain_rows: usize,
+        retain_bytes: u64,
+        slow_reader: SlowReader,
+    ) -> Self {
         let rows =
             Rows { batches: VecDeque::new(), first: 0, end: 0, bytes: 0, readers: BTreeMap::new(), next_reader: 0 };
         PushStream {
@@ -89,7 +95,11 @@ impl PushStream {
         for (field, array) in self.schema.fields().iter().zip(batch.columns()) {
             if field.data_type() != array.data_type() {
                 let types = format!("{} for {}", array.data_type(), field.data_type());
-                return Err(Error::internal(format!("{types} in column \"{}\" of stream \"{}\"", field.name(), self.name)));
+                return Err(Error::internal(format!(
+                    "{types} in column \"{}\" of stream \"{}\"",
+                    field.name(),
+                    self.name
+                )));
             }
             if !field.is_nullable() && array.null_count() > 0 {
                 let message = format!(
@@ -370,3 +380,7 @@ fn compact(batch: RecordBatch) -> Result<RecordBatch> {
         .collect();
     Ok(RecordBatch::try_new(batch.schema(), columns)?)
 }
+
+#[cfg(test)]
+#[path = "push_tests.rs"]
+mod tests;

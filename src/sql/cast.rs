@@ -50,7 +50,8 @@ impl ScalarUDFImpl for PgCast {
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let target = target(args.scalar_arguments.get(1).copied().flatten())?;
         let source = args.arg_fields.first().map_or(&DataType::Null, |field| field.data_type());
-        if !is_text(source) && source != &DataType::Null && source != &target.arrow() && !is_list_cast(source, &target) {
+        if !is_text(source) && source != &DataType::Null && source != &target.arrow() && !is_list_cast(source, &target)
+        {
             let source = PgType::of_field(&Field::new("", source.clone(), true))?;
             return Err(Error::new(Code::DatatypeMismatch, format!("cannot cast type {source} to {target}")).into());
         }
@@ -82,7 +83,8 @@ fn is_text(data_type: &DataType) -> bool {
 }
 
 fn is_list_cast(source: &DataType, target: &PgType) -> bool {
-    matches!(source, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)) && matches!(target, PgType::Array(_))
+    matches!(source, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..))
+        && matches!(target, PgType::Array(_))
 }
 
 fn cast_array(array: &ArrayRef, target: &PgType) -> Result<ArrayRef> {

@@ -8,13 +8,16 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::error::{Code, Error, Result};
-use crate::sql_name::{fold, fold_ident};
 use crate::sql::{FetchCount, Statement, StatementKind};
+use crate::sql_name::{fold, fold_ident};
 
 /// Statements that the parser does not know: FETCH without a count, SHOW of what only we have.
 pub fn without_parser(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
-    let words: Vec<&Token> =
-        tokens.iter().map(|token| &token.token).filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF)).collect();
+    let words: Vec<&Token> = tokens
+        .iter()
+        .map(|token| &token.token)
+        .filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF))
+        .collect();
     let word = |index: usize| match words.get(index) {
         Some(Token::Word(word)) => Some(word),
         _ => None,
@@ -23,7 +26,8 @@ pub fn without_parser(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>>
     match (first.keyword, words.len()) {
         (Keyword::FETCH, 2) | (Keyword::FETCH, 3) => {
             let named = word(words.len() - 1);
-            let is_direction = words.len() == 3 && !matches!(word(1).map(|w| w.keyword), Some(Keyword::FROM | Keyword::IN));
+            let is_direction =
+                words.len() == 3 && !matches!(word(1).map(|w| w.keyword), Some(Keyword::FROM | Keyword::IN));
             match named {
                 Some(name) if !is_direction => {
                     let cursor = fold(&name.value, name.quote_style.is_some());
@@ -32,7 +36,9 @@ pub fn without_parser(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>>
                 _ => Ok(None),
             }
         }
-        (Keyword::FETCH, _) if words.iter().any(|token| matches!(token, Token::Word(w) if w.keyword == Keyword::WITH)) => {
+        (Keyword::FETCH, _)
+            if words.iter().any(|token| matches!(token, Token::Word(w) if w.keyword == Keyword::WITH)) =>
+        {
             Err(Error::unsupported("FETCH … WITH (timeout = …) is not available yet"))
         }
         _ if first.value.eq_ignore_ascii_case("move") => Err(Error::unsupported("MOVE is not available yet")),
@@ -41,14 +47,20 @@ pub fn without_parser(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>>
 }
 
 /// Sorts one parsed statement.
-pub fn classify(parsed: Parsed, text: &str) -> Result<StatementKind> {
+pub fn classify(parsed: Parsed) -> Result<StatementKind> {
     Ok(match parsed {
         Parsed::Query(query) => StatementKind::Query(query),
-        Parsed::Explain { statement, analyze, verbose: _, format: None, options, .. } => explain(*statement, analyze, options)?,
-        Parsed::Copy { source, to, target, options, legacy_options, .. } => copy(source, to, target, options, legacy_options)?,
+        Parsed::Explain { statement, analyze, verbose: _, format: None, options, .. } => {
+            explain(*statement, analyze, options)?
+        }
+        Parsed::Copy { source, to, target, options, legacy_options, .. } => {
+            copy(source, to, target, options, legacy_options)?
+        }
         Parsed::Insert(insert) => insert_into(insert)?,
         Parsed::CreateView(view) => create_view(view)?,
-        Parsed::Drop { object_type: ObjectType::View, if_exists, names, .. } => StatementKind::DropView { names, if_exists },
+        Parsed::Drop { object_type: ObjectType::View, if_exists, names, .. } => {
+            StatementKind::DropView { names, if_exists }
+        }
         Parsed::Declare { stmts } => declare(stmts)?,
         Parsed::Fetch { name, direction, into: None, .. } => {
             StatementKind::Fetch { cursor: fold_ident(&name), count: fetch_count(&direction)? }
@@ -65,7 +77,7 @@ pub fn classify(parsed: Parsed, text: &str) -> Result<StatementKind> {
         Parsed::Prepare { name, data_types, statement } => StatementKind::Prepare {
             name: fold_ident(&name),
             types: data_types,
-            statement: Box::new(Statement { text: statement.to_string(), kind: classify(*statement, text)? }),
+            statement: Box::new(Statement { text: statement.to_string(), kind: classify(*statement)? }),
         },
         Parsed::Execute { name: Some(name), parameters, .. } => {
             StatementKind::Execute { name: fold_name(&name)?, parameters }
@@ -85,7 +97,9 @@ pub fn classify(parsed: Parsed, text: &str) -> Result<StatementKind> {
             match words.join(" ").as_str() {
                 "transaction isolation level" => StatementKind::Show { name: "transaction_isolation".into() },
                 "time zone" => StatementKind::Show { name: "timezone".into() },
-                words if words.contains(' ') => return Err(Error::new(Code::SyntaxError, format!("unknown SHOW {words}"))),
+                words if words.contains(' ') => {
+                    return Err(Error::new(Code::SyntaxError, format!("unknown SHOW {words}")));
+                }
                 name => StatementKind::Show { name: name.to_string() },
             }
         }
@@ -105,7 +119,11 @@ fn explain(statement: Parsed, analyze: bool, options: Option<Vec<UtilityOption>>
     let mut analyze = analyze;
     for option in options.unwrap_or_default() {
         match option.name.value.to_ascii_lowercase().as_str() {
-            "analyze" => analyze = option.arg.is_none_or(|arg| !matches!(arg.to_string().to_ascii_lowercase().as_str(), "false" | "off")),
+            "analyze" => {
+                analyze = option
+                    .arg
+                    .is_none_or(|arg| !matches!(arg.to_string().to_ascii_lowercase().as_str(), "false" | "off"))
+            }
             "verbose" | "costs" => {}
             "duration" => return Err(Error::unsupported("EXPLAIN (ANALYZE, DURATION …) is not available yet")),
             other => return Err(Error::new(Code::SyntaxError, format!("unrecognized EXPLAIN option \"{other}\""))),
@@ -168,13 +186,16 @@ fn insert_into(insert: ast::Insert) -> Result<StatementKind> {
         return Err(Error::new(Code::SyntaxError, "INSERT needs the name of a stream"));
     };
     if insert.returning.is_some() {
-        return Err(Error::unsupported("INSERT … RETURNING is not supported").with_hint("A stream keeps rows as they were given."));
+        return Err(Error::unsupported("INSERT … RETURNING is not supported")
+            .with_hint("A stream keeps rows as they were given."));
     }
     if insert.on.is_some() || insert.overwrite || insert.replace_into {
-        return Err(Error::unsupported("INSERT … ON CONFLICT is not supported").with_hint("A stream has no keys that could conflict."));
+        return Err(Error::unsupported("INSERT … ON CONFLICT is not supported")
+            .with_hint("A stream has no keys that could conflict."));
     }
     let source = insert.source.ok_or_else(|| {
-        Error::unsupported("INSERT … DEFAULT VALUES is not supported").with_hint("Streams have no defaults: write VALUES.")
+        Error::unsupported("INSERT … DEFAULT VALUES is not supported")
+            .with_hint("Streams have no defaults: write VALUES.")
     })?;
     let columns = insert.columns.iter().map(single_ident).collect::<Result<_>>()?;
     Ok(StatementKind::Insert { stream, columns, source })
@@ -182,7 +203,8 @@ fn insert_into(insert: ast::Insert) -> Result<StatementKind> {
 
 fn create_view(view: ast::CreateView) -> Result<StatementKind> {
     if view.materialized || view.temporary || view.if_not_exists {
-        return Err(Error::unsupported("only plain views are supported").with_hint("Write CREATE OR REPLACE VIEW name AS SELECT …."));
+        return Err(Error::unsupported("only plain views are supported")
+            .with_hint("Write CREATE OR REPLACE VIEW name AS SELECT …."));
     }
     Ok(StatementKind::CreateView {
         name: view.name,
@@ -252,10 +274,14 @@ fn set_statement(set: Set) -> Result<StatementKind> {
         }
         Set::SetNamesDefault {} => Ok(StatementKind::Set { name: "client_encoding".into(), value: None, local: false }),
         // Every statement here reads one moment of a stream: any isolation level is already kept.
-        Set::SetTransaction { .. } => {
-            Ok(StatementKind::Set { name: "transaction_isolation".into(), value: Some("read committed".into()), local: true })
+        Set::SetTransaction { .. } => Ok(StatementKind::Set {
+            name: "transaction_isolation".into(),
+            value: Some("read committed".into()),
+            local: true,
+        }),
+        other => {
+            Err(Error::unsupported(format!("SET {} is not supported", other.to_string().trim_start_matches("SET "))))
         }
-        other => Err(Error::unsupported(format!("SET {} is not supported", other.to_string().trim_start_matches("SET ")))),
     }
 }
 
@@ -287,8 +313,9 @@ fn fold_name(name: &ObjectName) -> Result<String> {
 
 fn single_ident(name: &ObjectName) -> Result<ast::Ident> {
     match name.0.as_slice() {
-        [part] => part.as_ident().cloned().ok_or_else(|| Error::new(Code::SyntaxError, format!("\"{name}\" is not a column"))),
+        [part] => {
+            part.as_ident().cloned().ok_or_else(|| Error::new(Code::SyntaxError, format!("\"{name}\" is not a column")))
+        }
         _ => Err(Error::new(Code::SyntaxError, format!("\"{name}\" is not a column of a stream"))),
     }
 }
-

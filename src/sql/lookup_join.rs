@@ -77,7 +77,9 @@ impl VisitorMut for Marker<'_> {
     type Break = ();
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        let TableFactor::Table { name, with_hints, version, args: None, .. } = factor else { return ControlFlow::Continue(()) };
+        let TableFactor::Table { name, with_hints, version, args: None, .. } = factor else {
+            return ControlFlow::Continue(());
+        };
         let Some(start) = name.0.first().and_then(start_of) else { return ControlFlow::Continue(()) };
         if self.tables.contains(&key(start)) {
             self.found.insert(key(start));

@@ -11,6 +11,7 @@ pub mod options;
 pub mod relation;
 pub mod rewrite;
 pub mod star;
+pub mod system_time;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, Query};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -38,34 +39,84 @@ pub enum StatementKind {
     /// SELECT, WITH, VALUES.
     Query(Box<Query>),
     /// EXPLAIN [ANALYZE] of a query.
-    Explain { query: Box<Query>, analyze: bool },
+    Explain {
+        query: Box<Query>,
+        analyze: bool,
+    },
     /// COPY (query) TO STDOUT.
-    CopyOut { query: Box<Query>, options: Vec<ast::CopyOption> },
+    CopyOut {
+        query: Box<Query>,
+        options: Vec<ast::CopyOption>,
+    },
     /// COPY stream FROM STDIN.
-    CopyIn { stream: ObjectName, columns: Vec<Ident>, options: Vec<ast::CopyOption> },
+    CopyIn {
+        stream: ObjectName,
+        columns: Vec<Ident>,
+        options: Vec<ast::CopyOption>,
+    },
     /// INSERT INTO stream.
-    Insert { stream: ObjectName, columns: Vec<Ident>, source: Box<Query> },
-    CreateView { name: ObjectName, or_replace: bool, columns: Vec<Ident>, query: Box<Query> },
-    DropView { names: Vec<ObjectName>, if_exists: bool },
-    Declare { cursor: String, binary: bool, query: Box<Query> },
-    Fetch { cursor: String, count: FetchCount },
+    Insert {
+        stream: ObjectName,
+        columns: Vec<Ident>,
+        source: Box<Query>,
+    },
+    CreateView {
+        name: ObjectName,
+        or_replace: bool,
+        columns: Vec<Ident>,
+        query: Box<Query>,
+    },
+    DropView {
+        names: Vec<ObjectName>,
+        if_exists: bool,
+    },
+    Declare {
+        cursor: String,
+        binary: bool,
+        query: Box<Query>,
+    },
+    Fetch {
+        cursor: String,
+        count: FetchCount,
+    },
     /// CLOSE of one cursor, or of all.
-    Close { cursor: Option<String> },
+    Close {
+        cursor: Option<String>,
+    },
     Begin,
     Commit,
     Rollback,
-    Prepare { name: String, types: Vec<ast::DataType>, statement: Box<Statement> },
-    Execute { name: String, parameters: Vec<Expr> },
+    Prepare {
+        name: String,
+        types: Vec<ast::DataType>,
+        statement: Box<Statement>,
+    },
+    Execute {
+        name: String,
+        parameters: Vec<Expr>,
+    },
     /// DEALLOCATE of one prepared statement, or of all.
-    Deallocate { name: Option<String> },
+    Deallocate {
+        name: Option<String>,
+    },
     /// SET; `None` is DEFAULT.
-    Set { name: String, value: Option<String>, local: bool },
+    Set {
+        name: String,
+        value: Option<String>,
+        local: bool,
+    },
     /// RESET of one setting, or of all.
-    Reset { name: Option<String> },
+    Reset {
+        name: Option<String>,
+    },
     /// SHOW of one setting.
-    Show { name: String },
+    Show {
+        name: String,
+    },
     /// DISCARD ALL, which forgets settings and prepared statements as well.
-    Discard { all: bool },
+    Discard {
+        all: bool,
+    },
 }
 
 /// How many rows FETCH asks for.
@@ -109,7 +160,7 @@ fn parse_one(whole: &str, text: String, tokens: Vec<TokenWithSpan>) -> Result<St
         return Err(syntax_error(whole, &next));
     }
     lookup_join::mark_lookup_tables(&mut statement, &lookup_tables)?;
-    Ok(Statement { kind: classify::classify(statement, whole)?, text })
+    Ok(Statement { kind: classify::classify(statement)?, text })
 }
 
 fn syntax_error(text: &str, token: &TokenWithSpan) -> Error {
@@ -149,7 +200,8 @@ fn parser_error(text: &str, error: &ParserError) -> Error {
 
 /// The place of a line and column (both from 1) in a text, in characters from 1.
 pub fn character_position(text: &str, line: u64, column: u64) -> usize {
-    let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1) as usize).map(|l| l.chars().count()).sum();
+    let before: usize =
+        text.split_inclusive('\n').take(line.saturating_sub(1) as usize).map(|l| l.chars().count()).sum();
     before + column.max(1) as usize
 }
 

@@ -58,8 +58,11 @@ pub fn stream_start(stream: &str, hints: &[Expr], starts: &[Start]) -> Result<St
         }
         let names: Vec<_> = starts.iter().map(|start| format!("'{}'", start.name())).collect();
         if names.is_empty() {
-            return Err(Error::new(Code::InvalidParameterValue, format!("stream \"{stream}\" has no option \"start\""))
-                .with_hint("Only streams that keep their rows can be read from another place than their beginning."));
+            return Err(Error::new(
+                Code::InvalidParameterValue,
+                format!("stream \"{stream}\" has no option \"start\""),
+            )
+            .with_hint("Only streams that keep their rows can be read from another place than their beginning."));
         }
         start = starts.iter().copied().find(|start| start.name() == value).ok_or_else(|| {
             bad_value(&name, &value, &format!("Stream \"{stream}\" can start at {}.", names.join(" or ")))
@@ -85,8 +88,9 @@ fn on_failure(value: &str) -> Result<OnFailure> {
 }
 
 fn timeout(value: &str) -> Result<Option<std::time::Duration>> {
-    let duration = parse_duration(value)
-        .map_err(|_| bad_value("timeout", value, "Write a whole number and a unit, '200ms' or '5s'; '0s' is no time-out."))?;
+    let duration = parse_duration(value).map_err(|_| {
+        bad_value("timeout", value, "Write a whole number and a unit, '200ms' or '5s'; '0s' is no time-out.")
+    })?;
     Ok(Some(duration).filter(|duration| !duration.is_zero()))
 }
 

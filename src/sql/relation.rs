@@ -23,7 +23,11 @@ use crate::sql::rewrite::pg_type_of;
 pub struct HintedRelations;
 
 impl RelationPlanner for HintedRelations {
-    fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
         let TableFactor::Table { name, alias, with_hints, args: None, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };

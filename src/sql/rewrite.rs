@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, SelectItem, SetExpr,
-    TableAlias, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, SelectItem,
+    SetExpr, TableAlias, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Span;
 
+use crate::catalog::View;
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
-use crate::catalog::View;
-use crate::sql_name::{fold_ident, relation_name};
 use crate::sql::dialect::LookasideDialect;
+use crate::sql_name::{fold_ident, relation_name};
 
 /// The function that casts text to the types which DataFusion's own CAST does not know: `pg_cast(value, 'uuid')`.
 pub const CAST_FUNCTION: &str = "pg_cast";
@@ -57,8 +57,11 @@ impl VisitorMut for ViewInliner<'_> {
         if let TableFactor::Derived { .. } = factor {
             self.depth += 1;
         }
-        let TableFactor::Table { name, alias, with_hints, args: None, .. } = factor else { return ControlFlow::Continue(()) };
-        let Some(view_name) = relation_name(name).filter(|view_name| name.0.len() > 1 || !self.shadowed.contains(view_name))
+        let TableFactor::Table { name, alias, with_hints, args: None, .. } = factor else {
+            return ControlFlow::Continue(());
+        };
+        let Some(view_name) =
+            relation_name(name).filter(|view_name| name.0.len() > 1 || !self.shadowed.contains(view_name))
         else {
             return ControlFlow::Continue(());
         };
@@ -68,7 +71,8 @@ impl VisitorMut for ViewInliner<'_> {
             return ControlFlow::Break(());
         }
         if self.depth >= MAX_VIEW_DEPTH {
-            self.error = Some(Error::new(Code::ProgramLimitExceeded, format!("views are nested too deeply at \"{view_name}\"")));
+            self.error =
+                Some(Error::new(Code::ProgramLimitExceeded, format!("views are nested too deeply at \"{view_name}\"")));
             return ControlFlow::Break(());
         }
         let alias = alias.take().unwrap_or_else(|| TableAlias {
@@ -181,7 +185,12 @@ impl VisitorMut for CastRewriter {
         let pg_type = match pg_type_of(&data_type) {
             Ok(pg_type) => pg_type,
             // varchar(10), char(3) and the like are DataFusion's to plan or to refuse.
-            Err(_) if matches!(data_type, ast::DataType::Varchar(_) | ast::DataType::Char(_) | ast::DataType::CharacterVarying(_)) => {
+            Err(_)
+                if matches!(
+                    data_type,
+                    ast::DataType::Varchar(_) | ast::DataType::Char(_) | ast::DataType::CharacterVarying(_)
+                ) =>
+            {
                 return ControlFlow::Continue(());
             }
             Err(error) => {
@@ -225,7 +234,8 @@ pub fn parameter_type(pg_type: &PgType) -> Result<ast::DataType> {
 /// Internal, when a type's own name cannot be read again.
 pub fn type_in_sql(pg_type: &PgType) -> Result<ast::DataType> {
     let dialect = LookasideDialect::default();
-    let parsed = Parser::new(&dialect).try_with_sql(&pg_type.to_string()).and_then(|mut parser| parser.parse_data_type());
+    let parsed =
+        Parser::new(&dialect).try_with_sql(&pg_type.to_string()).and_then(|mut parser| parser.parse_data_type());
     parsed.map_err(|error| Error::internal(format!("type {pg_type} cannot be read: {error}")))
 }
 
@@ -259,15 +269,21 @@ fn null() -> Expr {
 
 /// `value` cast to a type by our function.
 pub fn cast_call(value: Expr, pg_type: &PgType) -> Expr {
-    let name = Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(pg_type.to_string()), span: Span::empty() });
-    let argument = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
+    let name =
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(pg_type.to_string()), span: Span::empty() });
+    call(CAST_FUNCTION, vec![value, name])
+}
+
+/// A call of a function.
+pub fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+    let arguments = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)));
     Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(CAST_FUNCTION)]),
+        name: ObjectName::from(vec![Ident::new(function)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(ast::FunctionArgumentList {
             duplicate_treatment: None,
-            args: vec![argument(value), argument(name)],
+            args: arguments.collect(),
             clauses: vec![],
         }),
         filter: None,

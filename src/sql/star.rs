@@ -10,8 +10,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::error::{Error, Result};
-use crate::sql_name::{fold_ident, relation_name};
 use crate::sql::lookup_join::is_marked;
+use crate::sql_name::{fold_ident, relation_name};
 
 /// # Errors
 /// 0A000 for NATURAL LOOKUP JOIN.
@@ -32,9 +32,9 @@ impl Visitor for NaturalFinder {
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
         let joins = select.from.iter().flat_map(|from| &from.joins);
-        self.0 |= joins.filter(|join| is_lookup(&join.relation)).any(|join| {
-            matches!(constraint(&join.join_operator), Some(JoinConstraint::Natural))
-        });
+        self.0 |= joins
+            .filter(|join| is_lookup(&join.relation))
+            .any(|join| matches!(constraint(&join.join_operator), Some(JoinConstraint::Natural)));
         ControlFlow::Continue(())
     }
 }
@@ -129,7 +129,10 @@ impl Column {
 fn columns_in_order(from: &TableWithJoins, input: &DFSchema) -> Vec<Column> {
     let all: Vec<Column> = input
         .iter()
-        .map(|(qualifier, field)| Column { qualifier: qualifier.map(|q| q.table().to_string()), name: field.name().clone() })
+        .map(|(qualifier, field)| Column {
+            qualifier: qualifier.map(|q| q.table().to_string()),
+            name: field.name().clone(),
+        })
         .collect();
     let right_names: Vec<Option<String>> = from.joins.iter().map(|join| name_of(&join.relation)).collect();
     let (mut rest, mut columns): (Vec<_>, Vec<_>) =
@@ -138,7 +141,8 @@ fn columns_in_order(from: &TableWithJoins, input: &DFSchema) -> Vec<Column> {
         let (right, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|column| &column.qualifier == right_name);
         rest = others;
         let using = using_columns(&join.join_operator);
-        let (shared, left): (Vec<_>, Vec<_>) = columns.into_iter().partition(|column: &Column| using.contains(&column.name));
+        let (shared, left): (Vec<_>, Vec<_>) =
+            columns.into_iter().partition(|column: &Column| using.contains(&column.name));
         let mut shared_in_order: Vec<Column> = vec![];
         for name in &using {
             shared_in_order.extend(shared.iter().filter(|column| &column.name == name).cloned());
@@ -152,7 +156,8 @@ fn columns_in_order(from: &TableWithJoins, input: &DFSchema) -> Vec<Column> {
 fn needs_expansion(select: &Select) -> bool {
     let has_star = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
     let [from] = select.from.as_slice() else { return false };
-    has_star && from.joins.iter().any(|join| is_lookup(&join.relation) && !using_columns(&join.join_operator).is_empty())
+    has_star
+        && from.joins.iter().any(|join| is_lookup(&join.relation) && !using_columns(&join.join_operator).is_empty())
 }
 
 fn is_lookup(relation: &TableFactor) -> bool {
@@ -161,7 +166,9 @@ fn is_lookup(relation: &TableFactor) -> bool {
 
 fn name_of(relation: &TableFactor) -> Option<String> {
     match relation {
-        TableFactor::Table { name, alias, .. } => alias.as_ref().map(|alias| fold_ident(&alias.name)).or_else(|| relation_name(name)),
+        TableFactor::Table { name, alias, .. } => {
+            alias.as_ref().map(|alias| fold_ident(&alias.name)).or_else(|| relation_name(name))
+        }
         TableFactor::Derived { alias, .. } => alias.as_ref().map(|alias| fold_ident(&alias.name)),
         _ => None,
     }

@@ -31,7 +31,8 @@ fn imports_point_one_way() {
         if module == "lib" || module == "main" {
             continue;
         }
-        let own = layer(&module).unwrap_or_else(|| panic!("module {module} stands in no layer: add it where it belongs"));
+        let own =
+            layer(&module).unwrap_or_else(|| panic!("module {module} stands in no layer: add it where it belongs"));
         let text = std::fs::read_to_string(&file).unwrap();
         for (number, line) in text.lines().enumerate() {
             for used in line.split("crate::").skip(1) {

@@ -148,4 +148,3 @@ fn shown(value: Option<String>) -> String {
         Some(text) => text,
     }
 }
-
