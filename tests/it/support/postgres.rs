@@ -38,7 +38,7 @@ impl PostgresServer {
 
     /// Makes a cluster and starts it.
     pub fn start() -> PostgresServer {
-        PostgresServer::start_with(|_| String::new())
+        PostgresServer::start_with_settings("")
     }
 
     /// As [`PostgresServer::start`], with further lines of `postgresql.conf`.
