@@ -1,13 +1,27 @@
 //! From bytes to record batches, with the position of what is malformed.
+//!
+//! `record.rs` finds where records end, `fields.rs` takes them apart, and `json.rs`, `csv.rs` and `copy.rs` read rows
+//! with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs`, `literal.rs`). `row.rs` collects
+//! the rows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
+//! not wait put it on a thread of its own.
 
+pub mod copy;
+pub mod csv;
 mod datetime;
+mod fields;
+mod file;
 pub mod json;
 mod literal;
 mod number;
+mod parquet_file;
+mod record;
 mod row;
 pub mod text;
 
 use std::path::PathBuf;
+
+pub use file::{read_all, read_rows};
+pub use parquet_file::parquet_schema;
 
 /// How a file's or a message's bytes hold rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
