@@ -1,5 +1,9 @@
 //! Where a stream's rows come from: one file a source, all behind [`Source`].
 
+pub mod exec;
+pub mod push;
+mod ring;
+
 use std::fmt::{Debug, Display};
 
 use datafusion::arrow::datatypes::SchemaRef;
