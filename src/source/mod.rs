@@ -1,6 +1,8 @@
 //! Where a stream's rows come from: one file a source, all behind [`Source`].
 
 pub mod exec;
+mod expression;
+pub mod generator;
 pub mod push;
 mod ring;
 
