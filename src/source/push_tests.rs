@@ -213,3 +213,67 @@ impl<F: Future> Task<F> {
         self.woken.0.load(std::sync::atomic::Ordering::SeqCst)
     }
 }
+
+/// Rows of about a million bytes each, in a text column.
+fn large(ids: std::ops::Range<i64>) -> RecordBatch {
+    let notes = StringViewArray::from_iter(ids.clone().map(|_| Some("x".repeat(1_000_000))));
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(ids));
+    RecordBatch::try_from_iter([("order_id", ids), ("note", Arc::new(notes) as ArrayRef)]).unwrap()
+}
+
+fn stream_of_bytes(retain_bytes: u64, slow_reader: SlowReader) -> PushStream {
+    PushStream::new("orders".into(), stream(1, slow_reader).schema(), 10_000, retain_bytes, slow_reader)
+}
+
+#[tokio::test]
+async fn the_bytes_of_text_count_against_what_is_retained() {
+    let stream = stream_of_bytes(3_500_000, SlowReader::Fail);
+    for id in 0..10 {
+        stream.append(large(id..id + 1)).await.unwrap();
+    }
+    assert_eq!(poll(&mut open(&stream, Start::Earliest)), Some(Ok(vec![7, 8, 9])));
+}
+
+#[tokio::test]
+async fn with_wait_a_batch_of_too_many_bytes_loses_nothing_for_readers_that_are_there() {
+    let stream = stream_of_bytes(3_500_000, SlowReader::Wait);
+    let mut reader = open(&stream, Start::Latest);
+    stream.append(large(0..10)).await.unwrap();
+    let mut rows = vec![];
+    while let Some(read) = poll(&mut reader) {
+        rows.extend(read.unwrap());
+    }
+    assert_eq!(rows, (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn with_wait_fixed_width_rows_beyond_the_bytes_lose_nothing_either() {
+    let stream = stream_of_bytes(100, SlowReader::Wait);
+    let mut reader = open(&stream, Start::Latest);
+    stream.append(batch(0..1000)).await.unwrap();
+    assert_eq!(poll(&mut reader), Some(Ok((0..1000).collect())));
+}
+
+#[tokio::test]
+async fn rows_of_one_call_are_seen_together_or_not_at_all() {
+    let stream = stream(4, SlowReader::Wait);
+    let mut reader = open(&stream, Start::Latest);
+    stream.append(batch([0])).await.unwrap();
+    let mut append = by_hand(stream.append(batch(1..10)));
+    assert!(append.poll().is_none());
+    assert_eq!(poll(&mut reader), Some(Ok(vec![0])));
+    assert!(append.poll().is_some());
+    assert_eq!(poll(&mut reader), Some(Ok((1..10).collect())));
+}
+
+#[tokio::test]
+async fn a_writer_that_gives_up_halfway_leaves_nothing_in_the_stream() {
+    let stream = stream(4, SlowReader::Wait);
+    let mut reader = open(&stream, Start::Latest);
+    stream.append(batch([0])).await.unwrap();
+    let mut append = by_hand(stream.append(batch(1..10)));
+    assert!(append.poll().is_none());
+    drop(append);
+    assert_eq!(poll(&mut reader), Some(Ok(vec![0])));
+    assert_eq!(poll(&mut reader), None);
+}
