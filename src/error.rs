@@ -12,6 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, as far as a program can act on it. [`Code::sqlstate`] gives PostgreSQL's name of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
+    /// No failure, but something to be told.
+    Notice,
     SyntaxError,
     UndefinedTable,
     UndefinedColumn,
@@ -19,10 +21,13 @@ pub enum Code {
     UndefinedObject,
     UndefinedCursor,
     UndefinedStatement,
+    UndefinedParameter,
     AmbiguousColumn,
     DuplicateObject,
     DuplicateCursor,
     DuplicateStatement,
+    DuplicateAlias,
+    DuplicateColumn,
     DatatypeMismatch,
     IndeterminateDatatype,
     GroupingError,
@@ -38,6 +43,8 @@ pub enum Code {
     BadCopyFormat,
     NotNullViolation,
     DataException,
+    InvalidAuthorization,
+    TooManyConnections,
     ActiveTransaction,
     NoActiveTransaction,
     FailedTransaction,
@@ -65,10 +72,14 @@ impl Code {
             Code::UndefinedObject => "42704",
             Code::UndefinedCursor => "34000",
             Code::UndefinedStatement => "26000",
+            Code::UndefinedParameter => "42P02",
             Code::AmbiguousColumn => "42702",
             Code::DuplicateObject => "42P07",
             Code::DuplicateCursor => "42P03",
             Code::DuplicateStatement => "42P05",
+            Code::DuplicateAlias => "42712",
+            Code::DuplicateColumn => "42701",
+            Code::Notice => "00000",
             Code::DatatypeMismatch => "42804",
             Code::IndeterminateDatatype => "42P18",
             Code::GroupingError => "42803",
@@ -84,6 +95,8 @@ impl Code {
             Code::BadCopyFormat => "22P04",
             Code::NotNullViolation => "23502",
             Code::DataException => "22000",
+            Code::InvalidAuthorization => "28000",
+            Code::TooManyConnections => "53300",
             Code::ActiveTransaction => "25001",
             Code::NoActiveTransaction => "25P01",
             Code::FailedTransaction => "25P02",
@@ -111,12 +124,13 @@ struct Fields {
     detail: Option<String>,
     hint: Option<String>,
     position: Option<usize>,
+    place: Option<(u64, u64)>,
 }
 
 impl Error {
     /// `message` as PostgreSQL writes them: lower case, no full stop, names in double quotes.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Error(Box::new(Fields { code, message: message.into(), detail: None, hint: None, position: None }))
+        Error(Box::new(Fields { code, message: message.into(), detail: None, hint: None, position: None, place: None }))
     }
 
     /// What the interface has and this version does not.
@@ -144,6 +158,22 @@ impl Error {
     /// Where in the statement's text: characters from its start, the first is 1.
     pub fn with_position(mut self, position: usize) -> Self {
         self.0.position = Some(position);
+        self
+    }
+
+    /// Where in the statement's text, as line and column from 1; [`Error::locate`] makes a position of it.
+    pub fn with_place(mut self, line: u64, column: u64) -> Self {
+        self.0.place = Some((line, column));
+        self
+    }
+
+    /// The same failure with its position in `text`, if all that is known so far is line and column.
+    pub fn locate(mut self, text: &str) -> Self {
+        if let Some((line, column)) = self.0.place.take().filter(|(line, column)| *line > 0 && *column > 0) {
+            let lines_before = text.split_inclusive('\n').take(line as usize - 1);
+            let before: usize = lines_before.map(|line| line.chars().count()).sum();
+            self.0.position = Some(before + column as usize);
+        }
         self
     }
 
@@ -189,23 +219,5 @@ impl std::error::Error for Error {}
 impl From<Error> for DataFusionError {
     fn from(error: Error) -> Self {
         DataFusionError::External(Box::new(error))
-    }
-}
-
-impl From<datafusion::arrow::error::ArrowError> for Error {
-    fn from(error: datafusion::arrow::error::ArrowError) -> Self {
-        DataFusionError::from(error).into()
-    }
-}
-
-impl From<DataFusionError> for Error {
-    fn from(error: DataFusionError) -> Self {
-        match error.find_root() {
-            DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
-                Some(ours) => ours.clone(),
-                None => Error::internal(inner.to_string()),
-            },
-            other => Error::internal(other.strip_backtrace()),
-        }
     }
 }

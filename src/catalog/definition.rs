@@ -4,8 +4,11 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub use crate::format::{FileData, FileFormat, OnMalformed};
 use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
+pub use crate::source::push::SlowReader;
+pub use crate::store::postgres::SslMode;
 
 /// Everything that the catalog files declare, in their order. Names of streams and lookup tables are unique together.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,15 +57,6 @@ pub struct StreamDefinition {
     pub kind: StreamKind,
 }
 
-/// What becomes of a row that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnMalformed {
-    /// The query ends with the error.
-    Fail,
-    /// It is dropped, counted and logged.
-    Skip,
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub enum StreamKind {
     Generator {
@@ -96,24 +90,6 @@ pub struct GeneratorColumn {
     /// SQL over the row number `n`.
     pub expression: String,
     pub origin: Origin,
-}
-
-/// What happens when a reader of a push stream falls behind what is retained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlowReader {
-    /// The reader ends with an error; writers are never held up.
-    Fail,
-    /// Writers wait for the slowest reader.
-    Wait,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileFormat {
-    /// One JSON object a line.
-    Json,
-    /// With a header line.
-    Csv,
-    Parquet,
 }
 
 /// A declared column.
@@ -154,14 +130,6 @@ pub enum LookupKind {
     },
 }
 
-/// Where a lookup file's contents are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FileData {
-    Path(PathBuf),
-    /// In the binary: only the demo's. Never changes.
-    Embedded(&'static str),
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionDefinition {
     pub name: String,
@@ -185,12 +153,4 @@ pub struct PostgresConnection {
     pub max_connections: NonZeroUsize,
     /// Whether statements are prepared once a connection.
     pub prepare: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SslMode {
-    /// In the clear.
-    Disable,
-    /// TLS, with a certificate that is trusted and names the host.
-    VerifyFull,
 }

@@ -1,8 +1,9 @@
-//! What the user declares: streams, lookup tables, connections.
+//! What the user declares: streams, lookup tables, connections; and views, which are created while the server runs.
 //!
 //! `file` turns catalog files into a [`definition::CatalogDefinition`] or into a list of everything that is wrong with
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
-//! kind means. `demo` is the catalog inside the binary.
+//! kind means. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
+//! `provider` shows them to DataFusion.
 
 mod columns;
 mod connection_section;
@@ -11,8 +12,170 @@ pub mod demo;
 pub mod file;
 mod keys;
 mod lookup_section;
+mod open;
 pub mod problem;
+mod provider;
 mod reading;
 mod section;
 mod stream_section;
 mod substitute;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, RwLock};
+
+use async_trait::async_trait;
+use datafusion::catalog::memory::MemoryCatalogProvider;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProviderList, SchemaProvider, TableProvider,
+};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::sql::sqlparser::ast::ObjectName;
+
+use crate::error::{Code, Error, Result};
+use crate::source::push::PushStream;
+use crate::sql_name::relation_name;
+pub use open::Lookup;
+pub use provider::{LookupProvider, Stream, StreamProvider};
+pub use view::{StoredView, View};
+
+mod view;
+
+/// The one database there is.
+pub const CATALOG_NAME: &str = "lookaside";
+/// The schema of streams, lookup tables and views.
+pub const SCHEMA_NAME: &str = "public";
+/// The schema of what the server tells of itself.
+const SYSTEM_SCHEMA: &str = "lookaside";
+
+/// All that queries may name.
+pub struct Catalog {
+    relations: BTreeMap<String, Relation>,
+    views: RwLock<BTreeMap<String, StoredView>>,
+}
+
+/// A stream or a lookup table.
+pub enum Relation {
+    Stream(Arc<Stream>),
+    Lookup(Arc<Lookup>),
+}
+
+impl Catalog {
+    /// Everything but what has to be asked of a store, which is not done before it is needed.
+    ///
+    /// # Errors
+    /// Whatever is wrong with a definition beside its form: a generator's expression, a file that is not there.
+    pub fn open(definition: definition::CatalogDefinition) -> Result<Arc<Self>, Vec<problem::Problem>> {
+        Ok(Arc::new(Catalog { relations: open::open(definition)?, views: RwLock::default() }))
+    }
+
+    /// Streams and lookup tables in the order of their names.
+    pub fn relations(&self) -> impl Iterator<Item = (&str, &Relation)> {
+        self.relations.iter().map(|(name, relation)| (name.as_str(), relation))
+    }
+
+    /// The push stream with this name.
+    ///
+    /// # Errors
+    /// 42P01 when there is no such stream, 0A000 when it takes no rows.
+    pub fn push_stream(&self, name: &ObjectName) -> Result<Arc<PushStream>> {
+        let name = relation_name(name).unwrap_or_default();
+        let refuse = |what: &str| {
+            Err(Error::unsupported(format!("cannot insert into {what} \"{name}\""))
+                .with_hint("Rows can be put into streams of type \"push\"."))
+        };
+        match self.relations.get(&name) {
+            Some(Relation::Stream(stream)) => match &stream.push {
+                Some(push) => Ok(Arc::clone(push)),
+                None => refuse(&format!("{} stream", stream.type_name)),
+            },
+            Some(Relation::Lookup(_)) => refuse("lookup table"),
+            None if self.view(&name).is_some() => refuse("view"),
+            None => Err(Error::new(Code::UndefinedTable, format!("relation \"{name}\" does not exist"))),
+        }
+    }
+
+    /// The view with this name.
+    pub fn view(&self, name: &str) -> Option<View> {
+        let views = self.views.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        views.get(name).map(|stored| stored.view.clone())
+    }
+
+    /// Keeps a view.
+    ///
+    /// # Errors
+    /// 42P07 when the name is taken.
+    pub fn create_view(&self, name: &str, view: StoredView, or_replace: bool) -> Result<()> {
+        let mut views = self.views.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if self.relations.contains_key(name) || (!or_replace && views.contains_key(name)) {
+            return Err(Error::new(Code::DuplicateObject, format!("relation \"{name}\" already exists")));
+        }
+        views.insert(name.to_string(), view);
+        Ok(())
+    }
+
+    /// Whether there was such a view.
+    pub fn drop_view(&self, name: &str) -> bool {
+        self.views.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(name).is_some()
+    }
+
+    /// The catalog in DataFusion's form.
+    pub fn as_catalog_list(self: Arc<Self>) -> Arc<dyn CatalogProviderList> {
+        let database = MemoryCatalogProvider::new();
+        // A new list has no schema and no catalog that these could clash with.
+        let _ = database.register_schema(SCHEMA_NAME, self);
+        let _ = database.register_schema(SYSTEM_SCHEMA, Arc::new(SystemSchema));
+        let list = MemoryCatalogProviderList::new();
+        let _ = list.register_catalog(CATALOG_NAME.to_string(), Arc::new(database));
+        Arc::new(list)
+    }
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalog").field("relations", &self.relations.keys()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for Catalog {
+    fn table_names(&self) -> Vec<String> {
+        self.relations.keys().cloned().collect()
+    }
+
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        Ok(match self.relations.get(name) {
+            Some(Relation::Stream(stream)) => Some(Arc::new(StreamProvider::of_whole(Arc::clone(stream)))),
+            Some(Relation::Lookup(lookup)) => Some(Arc::new(LookupProvider::new(lookup.table().await?))),
+            None => None,
+        })
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.relations.contains_key(name)
+    }
+}
+
+/// What a later version will answer.
+#[derive(Debug)]
+struct SystemSchema;
+
+#[async_trait]
+impl SchemaProvider for SystemSchema {
+    fn table_names(&self) -> Vec<String> {
+        vec![]
+    }
+
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        match name {
+            "streams" | "lookups" | "queries" => {
+                Err(Error::unsupported(format!("{SYSTEM_SCHEMA}.{name} is not available yet")).into())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, _name: &str) -> bool {
+        false
+    }
+}

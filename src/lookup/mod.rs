@@ -1,11 +1,40 @@
-//! The lookup stage.
+//! The lookup stage: rows come in, wait for what a store knows of their keys, and leave joined with it.
+//!
+//! Read it in the order in which a row travels: [`exec`] shows the stage to DataFusion, `stream` admits rows, waits
+//! and emits. On the way in `keys` finds the distinct keys of a batch, `cache` knows some of them, and `flight` has the
+//! others asked for, one request per key for all queries: `board` and `lane` keep its books, `request` is the task that
+//! carries keys to the store, `mailbox` brings the answers back. `queue` holds the rows that wait and decides which may
+//! leave; `join` makes the batches that do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no
+//! values. A [`table::LookupTable`] owns what all queries over one table share: cache, flights, slots, counters.
 
+mod board;
+mod cache;
+pub mod exec;
+mod flight;
+mod join;
+mod keys;
+mod lane;
+mod mailbox;
 pub mod policy;
+mod queue;
+mod request;
+#[cfg(test)]
+mod scripted;
+mod stream;
+pub mod table;
+mod variant;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
 
+pub use self::exec::LookupExec;
+pub use self::table::{LookupCounters, LookupTable};
+use crate::error::Result;
 use crate::store::LookupShape;
 
 /// One lookup join, as the planner hands it to the operator.
@@ -24,6 +53,37 @@ pub struct LookupJoin {
     pub projection: Vec<usize>,
     /// The table's policy with the overrides of this join.
     pub policy: policy::LookupPolicy,
+}
+
+impl LookupJoin {
+    /// The same join with other columns leaving: `projection` holds positions in `input_columns` input columns
+    /// followed by the store's. Columns of the store that neither leave nor decide are not asked for.
+    ///
+    /// # Errors
+    /// Internal, when the residual condition names a column that is not there.
+    pub fn with_projection(&self, input_columns: usize, projection: Vec<usize>) -> Result<Self> {
+        let mut used: BTreeSet<usize> = projection.iter().copied().filter(|column| *column >= input_columns).collect();
+        if let Some(residual) = &self.residual {
+            used.extend(collect_columns(residual).iter().map(Column::index).filter(|column| *column >= input_columns));
+        }
+        let moved: HashMap<usize, usize> =
+            used.iter().enumerate().map(|(place, column)| (*column, input_columns + place)).collect();
+        let place = |column: usize| moved.get(&column).copied().unwrap_or(column);
+        let residual = self.residual.as_ref().map(|residual| {
+            let moved = Arc::clone(residual).transform(|node| match node.downcast_ref::<Column>() {
+                Some(column) => Ok(Transformed::yes(Arc::new(Column::new(column.name(), place(column.index()))) as _)),
+                None => Ok(Transformed::no(node)),
+            });
+            moved.data()
+        });
+        let columns = used.iter().map(|column| self.shape.columns[column - input_columns]).collect();
+        Ok(LookupJoin {
+            residual: residual.transpose()?,
+            shape: Arc::new(LookupShape { columns, ..self.shape.as_ref().clone() }),
+            projection: projection.into_iter().map(place).collect(),
+            ..self.clone()
+        })
+    }
 }
 
 /// What happens to a row without a match.

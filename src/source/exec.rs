@@ -1,22 +1,24 @@
-//! Any [`Source`] as a leaf of a physical plan.
+//! Any [`Source`] as DataFusion sees it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::Result as DataFusionResult;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{
     Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions,
 };
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::StreamExt;
 
-use crate::error::Error;
-use crate::source::{Source, Start};
+use super::{Source, Start};
 
-/// Reads some columns of a stream, in one partition, in the stream's order.
+/// Reads a stream from a chosen start.
 #[derive(Debug)]
 pub struct SourceExec {
     name: String,
@@ -24,12 +26,15 @@ pub struct SourceExec {
     start: Start,
     projection: Vec<usize>,
     properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl SourceExec {
-    /// `name` is the stream's in the catalog, `projection` holds positions in the source's schema.
+    /// `projection` holds positions in the source's schema.
     pub fn new(name: String, source: Arc<dyn Source>, start: Start, projection: Vec<usize>) -> Self {
-        let schema = projected(&source.schema(), &projection);
+        let whole = source.schema();
+        let fields: Vec<_> = projection.iter().map(|position| Arc::clone(&whole.fields()[*position])).collect();
+        let schema: SchemaRef = Arc::new(Schema::new(fields));
         let boundedness = match source.is_bounded() {
             true => Boundedness::Bounded,
             false => Boundedness::Unbounded { requires_infinite_memory: false },
@@ -40,37 +45,26 @@ impl SourceExec {
             EmissionType::Incremental,
             boundedness,
         );
-        SourceExec { name, source, start, projection, properties: Arc::new(properties) }
+        SourceExec {
+            name,
+            source,
+            start,
+            projection,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
+}
 
-    /// The stream's name in the catalog.
-    pub fn stream_name(&self) -> &str {
-        &self.name
-    }
-
-    fn fmt_line(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl DisplayAs for SourceExec {
+    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "SourceExec: stream={}, type={}", self.name, self.source)?;
         if !self.source.starts().is_empty() {
             write!(f, ", start={}", self.start.name())?;
         }
         let schema = self.schema();
-        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let columns: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         write!(f, ", columns=[{}]", columns.join(", "))
-    }
-}
-
-/// A position that is not there is left out here and an error of [`Source::open`].
-fn projected(schema: &SchemaRef, projection: &[usize]) -> SchemaRef {
-    let fields = projection.iter().filter_map(|position| schema.fields().get(*position)).cloned();
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-impl DisplayAs for SourceExec {
-    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match format {
-            DisplayFormatType::Default | DisplayFormatType::Verbose => self.fmt_line(f),
-            DisplayFormatType::TreeRender => writeln!(f, "stream={}", self.name),
-        }
     }
 }
 
@@ -89,8 +83,8 @@ impl ExecutionPlan for SourceExec {
 
     fn apply_expressions(
         &self,
-        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
-    ) -> DataFusionResult<TreeNodeRecursion> {
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
     }
 
@@ -98,29 +92,30 @@ impl ExecutionPlan for SourceExec {
         self: Arc<Self>,
         children: Vec<Arc<dyn ExecutionPlan>>,
         _options: ReplaceChildrenOptions,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        match children.len() {
-            0 => Ok(self),
-            count => Err(Error::internal(format!("a stream has no input, and was given {count}")).into()),
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match children.is_empty() {
+            true => Ok(self),
+            false => Err(DataFusionError::Internal("a source has no input".into())),
         }
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
-    /// Opens the source here and now, not when it is first polled: so `latest` is the moment of execution.
-    fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
-        if partition != 0 {
-            let name = &self.name;
-            return Err(
-                Error::internal(format!("stream \"{name}\" has one partition, not a number {partition}")).into()
-            );
-        }
-        Ok(self.source.open(self.start, &self.projection)?)
+    /// Opens the source at once, so that the place where `latest` is does not depend on when the first row is asked for.
+    fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let rows = MetricBuilder::new(&self.metrics).output_rows(partition);
+        let stream = self.source.open(self.start, &self.projection)?.inspect(move |batch| {
+            if let Ok(batch) = batch {
+                rows.add(batch.num_rows());
+            }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
     }
 }
 
@@ -163,12 +158,5 @@ mod tests {
         let batch = rows.next().now_or_never().unwrap().unwrap().unwrap();
         assert_eq!(batch, row(&stream).project(&[2, 0]).unwrap());
         assert_eq!(batch.schema(), plan.schema());
-    }
-
-    #[test]
-    fn there_is_one_partition() {
-        let plan = SourceExec::new("orders".into(), orders(), Start::Latest, vec![0]);
-        let error = plan.execute(1, Arc::default()).err().unwrap();
-        assert_eq!(Error::from(error).message(), "stream \"orders\" has one partition, not a number 1");
     }
 }

@@ -34,7 +34,6 @@ const MADE_AT: &str = "now()";
 /// One column, ready to be evaluated.
 #[derive(Clone, Debug)]
 pub(super) struct ColumnExpression {
-    name: String,
     expression: Arc<dyn PhysicalExpr>,
     field: Field,
 }
@@ -48,10 +47,9 @@ impl ColumnExpression {
     /// The column's values for `input`, which is of [`input`].
     ///
     /// # Errors
-    /// What PostgreSQL would refuse in a row too, such as 22003 or 22012, naming the column.
+    /// What PostgreSQL would refuse in a row too, such as 22003 or 22012.
     pub(super) fn evaluate(&self, input: &RecordBatch) -> Result<ArrayRef> {
-        let value = self.expression.evaluate(input).and_then(|value| value.into_array(input.num_rows()));
-        value.map_err(|error| Error::from(error).with_context(format!("column \"{}\"", self.name)))
+        Ok(self.expression.evaluate(input).and_then(|value| value.into_array(input.num_rows()))?)
     }
 }
 
@@ -93,13 +91,9 @@ impl ExpressionPlanner {
     /// The expression `sql` of the column `name`, which is the generator's number `position`.
     ///
     /// # Errors
-    /// What is wrong with the expression, naming the column; 0A000 for subqueries, functions that give other values
+    /// What is wrong with the expression; 0A000 for subqueries, functions that give other values
     /// each time and types that no client can read, 42803 for aggregates.
     pub(super) fn plan(&self, position: usize, name: &str, sql: &str) -> Result<ColumnExpression> {
-        self.plan_unnamed(position, name, sql).map_err(|error| error.with_context(format!("column \"{name}\"")))
-    }
-
-    fn plan_unnamed(&self, position: usize, name: &str, sql: &str) -> Result<ColumnExpression> {
         let parsed = self.state.sql_to_expr_with_alias(sql, &self.state.config_options().sql_parser.dialect)?;
         if let Some(alias) = &parsed.alias {
             let message = format!("an expression cannot be followed by \"{alias}\" in a generator");
@@ -116,7 +110,7 @@ impl ExpressionPlanner {
         let pg_type = PgType::of_field(&planned_field.as_ref().clone().with_name(name))?;
         let field = pg_type.field(name, planned_field.is_nullable());
         let expression = expressions::cast(planned, schema, pg_type.arrow())?;
-        Ok(ColumnExpression { name: name.to_string(), expression, field })
+        Ok(ColumnExpression { expression, field })
     }
 
     fn replace_functions(&self, position: usize, expr: Expr) -> DataFusionResult<Expr> {

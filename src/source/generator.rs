@@ -62,11 +62,12 @@ impl GeneratorSource {
             )
             .with_hint("Write 0 or more; 0 makes rows as fast as they are asked for."));
         }
-        let in_stream = |error: Error| error.with_context(format!("stream \"{name}\""));
         let planner = ExpressionPlanner::try_new(config.seed)?;
         let columns = config.columns.iter().enumerate();
         let columns: Vec<ColumnExpression> = columns
-            .map(|(position, (column, sql))| planner.plan(position, column, sql).map_err(in_stream))
+            .map(|(position, (column, sql))| {
+                planner.plan(position, column, sql).map_err(|error| in_column(&name, column, error))
+            })
             .collect::<Result<_>>()?;
         let fields: Vec<_> = columns.iter().map(|column| column.field().clone()).collect();
         let schema = Arc::new(Schema::new(fields));
@@ -144,15 +145,22 @@ impl Run {
         let through = self.pace.due_through().clamp(self.next, most);
         let batch = self.make(through);
         self.next = through + 1;
-        batch.map(Some).map_err(|error| error.with_context(format!("stream \"{}\"", self.stream)))
+        batch.map(Some)
     }
 
     fn make(&self, through: i64) -> Result<RecordBatch> {
         let input = input(self.next..=through, (self.clock)())?;
-        let columns = self.columns.iter().map(|column| column.evaluate(&input)).collect::<Result<_>>()?;
+        let columns = self.columns.iter().map(|column| {
+            column.evaluate(&input).map_err(|error| in_column(&self.stream, column.field().name(), error))
+        });
+        let columns = columns.collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(input.num_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
     }
+}
+
+fn in_column(stream: &str, column: &str, error: Error) -> Error {
+    error.with_context(format!("column \"{column}\" of stream \"{stream}\""))
 }
 
 /// When rows are due.
@@ -285,15 +293,15 @@ mod tests {
     async fn a_row_that_cannot_be_made_ends_the_run_naming_stream_and_column() {
         let mut rows = generator(0.0, 0, "9223372036854775800 + n").unwrap().open(Start::Earliest, &[1]).unwrap();
         let error = Error::from(rows.next().await.unwrap().unwrap_err());
-        assert!(error.message().starts_with("stream \"orders\": column \"b\": "), "{}", error.message());
-        assert!(error.message().to_lowercase().contains("overflow"), "{}", error.message());
+        assert!(error.message().starts_with("column \"b\" of stream \"orders\": "), "{}", error.message());
+        assert_eq!(error.code(), Code::NumericOutOfRange);
         assert!(rows.next().await.is_none());
     }
 
     #[test]
     fn a_mistake_names_stream_and_column() {
         let error = generator(1.0, 0, "customer + 1").err().unwrap();
-        assert!(error.message().starts_with("stream \"orders\": column \"b\": "), "{}", error.message());
+        assert!(error.message().starts_with("column \"b\" of stream \"orders\": "), "{}", error.message());
         assert!(error.message().contains("customer"), "{}", error.message());
     }
 

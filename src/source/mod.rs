@@ -2,6 +2,7 @@
 
 pub mod exec;
 mod expression;
+pub mod file;
 pub mod generator;
 pub mod push;
 mod ring;

@@ -254,10 +254,10 @@ impl Reader {
         let mut state = self.shared.state();
         let lost = state.ring.first_row().saturating_sub(self.position);
         if lost > 0 {
-            let stream = &self.stream;
+            let (stream, noun) = (&self.stream, if lost == 1 { "row" } else { "rows" });
             return Err(Error::new(
                 Code::ObjectNotReady,
-                format!("reader of stream \"{stream}\" fell behind and lost {lost} rows"),
+                format!("reader of stream \"{stream}\" fell behind and lost {lost} {noun}"),
             )
             .with_hint("Raise \"retain_rows\" and \"retain_bytes\", or set \"slow_reader\" to \"wait\"."));
         }

@@ -180,6 +180,24 @@ async fn without_readers_no_writer_waits() {
     assert_eq!(poll(&mut open(&stream, Start::Earliest)), Some(Ok(vec![4, 5])));
 }
 
+#[tokio::test]
+async fn readers_that_go_leave_no_place_behind() {
+    let stream = stream(10, SlowReader::Fail);
+    let reader = open(&stream, Start::Latest);
+    assert_eq!(stream.shared.state().positions.len(), 1);
+    drop(reader);
+    assert!(stream.shared.state().positions.is_empty());
+}
+
+#[tokio::test]
+async fn one_lost_row_is_a_row() {
+    let stream = stream(1, SlowReader::Fail);
+    let mut reader = open(&stream, Start::Latest);
+    stream.append(batch([1])).await.unwrap();
+    stream.append(batch([2])).await.unwrap();
+    assert_eq!(poll(&mut reader), Some(Err("reader of stream \"orders\" fell behind and lost 1 row".into())));
+}
+
 /// A future polled by hand, which knows whether it was woken since.
 struct Task<F> {
     future: std::pin::Pin<Box<F>>,

@@ -3,6 +3,18 @@
 //! A store knows nothing of streams, caches, batching or time-outs: it is asked for distinct keys and
 //! answers with rows. What is true for every store is tested by the suite in `contract.rs`.
 
+pub mod contract;
+pub mod file;
+mod file_index;
+pub mod postgres;
+mod postgres_connection;
+mod postgres_decode;
+mod postgres_encode;
+mod postgres_filter;
+mod postgres_numeric;
+mod postgres_schema;
+mod postgres_tls;
+
 use std::fmt::{Debug, Display};
 use std::sync::Arc;
 
@@ -75,6 +87,12 @@ pub enum StoreError {
     Failed { message: String, sqlstate: Option<String> },
     /// A value that Arrow cannot hold, or something wrong with the request: the error as the client gets it.
     Invalid(Error),
+}
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        StoreError::Invalid(error)
+    }
 }
 
 impl StoreError {

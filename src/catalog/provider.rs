@@ -1,0 +1,154 @@
+//! Streams and lookup tables as DataFusion sees them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::lookup::LookupTable;
+use crate::lookup::policy::LookupOverrides;
+use crate::source::exec::SourceExec;
+use crate::source::push::PushStream;
+use crate::source::{Source, Start};
+
+/// A stream of the catalog.
+#[derive(Debug)]
+pub struct Stream {
+    pub name: String,
+    /// The type in the catalog file.
+    pub type_name: &'static str,
+    pub source: Arc<dyn Source>,
+    /// What rows may be put in by clients; `None` for streams that read on their own.
+    pub push: Option<Arc<PushStream>>,
+}
+
+impl Stream {
+    /// A stream that reads on its own and takes no rows.
+    pub fn reading(name: String, type_name: &'static str, source: Arc<dyn Source>) -> Self {
+        Stream { name, type_name, source, push: None }
+    }
+}
+
+/// A stream to be read from a place that the query has chosen.
+#[derive(Debug)]
+pub struct StreamProvider {
+    stream: Arc<Stream>,
+    start: Start,
+}
+
+impl StreamProvider {
+    pub fn new(stream: Arc<Stream>, start: Start) -> Self {
+        StreamProvider { stream, start }
+    }
+
+    /// The stream from where it starts unless a query says otherwise.
+    pub fn of_whole(stream: Arc<Stream>) -> Self {
+        let start = stream.source.starts().first().copied().unwrap_or(Start::Earliest);
+        Self::new(stream, start)
+    }
+
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    pub fn is_bounded(&self) -> bool {
+        self.stream.source.is_bounded()
+    }
+}
+
+#[async_trait]
+impl TableProvider for StreamProvider {
+    fn schema(&self) -> SchemaRef {
+        self.stream.source.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let all = || (0..self.schema().fields().len()).collect();
+        let projection = projection.cloned().unwrap_or_else(all);
+        let source = Arc::clone(&self.stream.source);
+        Ok(Arc::new(SourceExec::new(self.stream.name.clone(), source, self.start, projection)))
+    }
+}
+
+/// A lookup table, on the right of a lookup join or elsewhere.
+pub struct LookupProvider {
+    table: Arc<LookupTable>,
+    overrides: LookupOverrides,
+    in_lookup_join: bool,
+}
+
+impl LookupProvider {
+    /// The table as it is named anywhere in a query.
+    pub fn new(table: Arc<LookupTable>) -> Self {
+        LookupProvider { table, overrides: LookupOverrides::default(), in_lookup_join: false }
+    }
+
+    /// The table as the right side of a lookup join.
+    pub fn for_join(table: Arc<LookupTable>, overrides: LookupOverrides) -> Self {
+        LookupProvider { table, overrides, in_lookup_join: true }
+    }
+
+    pub fn table(&self) -> &Arc<LookupTable> {
+        &self.table
+    }
+
+    pub fn table_name(&self) -> &str {
+        self.table.name()
+    }
+
+    pub fn overrides(&self) -> &LookupOverrides {
+        &self.overrides
+    }
+
+    pub fn in_lookup_join(&self) -> bool {
+        self.in_lookup_join
+    }
+}
+
+impl fmt::Debug for LookupProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LookupProvider").field("table", &self.table.name()).field("overrides", &self.overrides).finish()
+    }
+}
+
+#[async_trait]
+impl TableProvider for LookupProvider {
+    fn schema(&self) -> SchemaRef {
+        self.table.store().schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// A lookup scan is a child of the lookup join's node in the logical plan and has no life of its own.
+    async fn scan(
+        &self,
+        _session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let schema = self.schema();
+        let schema = match projection {
+            Some(projection) => Arc::new(schema.project(projection)?),
+            None => schema,
+        };
+        Ok(Arc::new(datafusion::physical_plan::empty::EmptyExec::new(schema)))
+    }
+}

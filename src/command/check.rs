@@ -1,0 +1,84 @@
+//! `lookaside check`: reads, connects, plans, and tells what it has found.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::Schema;
+
+use crate::catalog::definition::LookupKind;
+use crate::catalog::{Lookup, Relation};
+use crate::command::{open_engine, print_problems, read_catalogs, run_sql_file, show_error};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::pg_type::PgType;
+
+/// A line for each object; exit code 1 if anything is wrong.
+pub async fn run(catalogs: &[PathBuf], sql: &[PathBuf]) -> u8 {
+    let engine = match read_catalogs(catalogs).and_then(open_engine) {
+        Ok(engine) => engine,
+        Err(problems) => {
+            print_problems(&problems);
+            return 1;
+        }
+    };
+    let mut wrong = 0;
+    for (name, relation) in engine.catalog().relations() {
+        match relation {
+            Relation::Stream(stream) => {
+                let source = &stream.source;
+                println!("stream {name}: {}, {}", stream.type_name, columns(source.schema().as_ref()));
+            }
+            Relation::Lookup(lookup) => match look(lookup).await {
+                Ok(found) => println!("lookup {name}: {found}"),
+                Err(error) => {
+                    wrong += 1;
+                    let origin = &lookup.definition().origin;
+                    eprintln!("{}", show_error(&origin.to_string(), &error));
+                }
+            },
+        }
+    }
+    wrong += check_files(&engine, sql).await;
+    u8::from(wrong > 0)
+}
+
+async fn check_files(engine: &Arc<Engine>, sql: &[PathBuf]) -> usize {
+    let mut wrong = 0;
+    for path in sql {
+        match run_sql_file(engine, path).await {
+            Ok(()) => println!("file {}: ok", path.display()),
+            Err(error) => {
+                wrong += 1;
+                eprintln!("{}", show_error("lookaside", &error));
+            }
+        }
+    }
+    wrong
+}
+
+async fn look(lookup: &Lookup) -> Result<String> {
+    let table = lookup.table().await?;
+    let schema = table.store().schema();
+    let kind = match &lookup.definition().kind {
+        LookupKind::Postgres { table, connection, .. } => format!("table {table} of connection \"{connection}\""),
+        LookupKind::File { .. } => "file".to_string(),
+    };
+    let warning = match lookup.indexed_columns().await? {
+        Some(leading) if leading.is_empty() => "; warning: no index, so every lookup reads the whole table".to_string(),
+        Some(leading) => {
+            format!("; lookups by {} use an index, those by other columns read the whole table", leading.join(", "))
+        }
+        None => String::new(),
+    };
+    Ok(format!("{kind}, {}{warning}", columns(schema.as_ref())))
+}
+
+fn columns(schema: &Schema) -> String {
+    let shown = schema.fields().iter().map(|field| {
+        let type_name =
+            PgType::of_field(field).map_or_else(|_| field.data_type().to_string(), |pg_type| pg_type.to_string());
+        let null = if field.is_nullable() { "" } else { " not null" };
+        format!("{} {type_name}{null}", field.name())
+    });
+    format!("columns {}", shown.collect::<Vec<_>>().join(", "))
+}

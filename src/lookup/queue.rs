@@ -1,0 +1,249 @@
+//! The rows that wait, and which of them may leave. The orderings differ in [`Queue::next`] and nowhere else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use datafusion::arrow::datatypes::DataType;
+use tokio::time::Instant;
+
+use super::flight::Ask;
+use super::join::{KeyMatch, LeftRows, RowSet, take_rows};
+use super::policy::Ordering;
+use crate::error::{Error, Result};
+
+/// Rows in slices: a slice is what was admitted at the same moment from one batch.
+pub(super) struct Queue {
+    ordering: Ordering,
+    slices: BTreeMap<u64, Slice>,
+    /// Slices with rows that may leave; only unordered needs to know.
+    news: VecDeque<u64>,
+    next_slice: u64,
+    rows: usize,
+    failure: Option<Error>,
+}
+
+pub(super) struct Slice {
+    pub left: LeftRows,
+    /// `None` once nothing is asked any more.
+    pub ask: Option<Ask>,
+    pub deadline: Option<Instant>,
+    /// Keys without an answer.
+    pending: usize,
+    /// Rows that have not left.
+    rows: RowSet,
+    has_news: bool,
+    errors: Vec<Error>,
+}
+
+/// Rows of a slice that may leave now. They hold their places until [`Queue::leave`].
+pub(super) struct Departure {
+    pub slice: u64,
+    pub rows: RowSet,
+}
+
+pub(super) enum Next {
+    Leaves(Departure),
+    /// Whatever was to leave before the row that failed has left.
+    Fails(Error),
+    Waits,
+}
+
+impl Slice {
+    pub fn new(left: LeftRows, ask: Option<Ask>, deadline: Option<Instant>) -> Self {
+        let pending = left.matches.iter().filter(|known| **known == KeyMatch::Pending).count();
+        let rows = RowSet::Range(0..left.batch.num_rows() as u32);
+        Slice { left, ask, deadline, pending, rows, has_news: false, errors: Vec::new() }
+    }
+
+    pub fn is_pending(&self, key: u32) -> bool {
+        self.left.matches[key as usize] == KeyMatch::Pending
+    }
+
+    /// Positions of the keys without an answer.
+    pub fn pending_keys(&self) -> Vec<u32> {
+        (0..self.left.matches.len() as u32).filter(|key| self.is_pending(*key)).collect()
+    }
+
+    /// How many rows that have not left wait for one of these keys.
+    pub fn rows_of(&self, keys: &[u32]) -> usize {
+        let has = |row: u32| keys.binary_search(&self.left.key_of_row[row as usize]).is_ok();
+        (0..self.rows.len()).filter(|at| has(self.rows.get(*at))).count()
+    }
+}
+
+impl Queue {
+    pub fn new(ordering: Ordering) -> Self {
+        Queue { ordering, slices: BTreeMap::new(), news: VecDeque::new(), next_slice: 0, rows: 0, failure: None }
+    }
+
+    /// Rows that have not left.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slices.is_empty()
+    }
+
+    /// Whether a lookup has failed for good: rows behind it need not come in any more.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// The name of the slice that is admitted next.
+    pub fn next_slice(&self) -> u64 {
+        self.next_slice
+    }
+
+    pub fn admit(&mut self, slice: Slice) {
+        let id = self.next_slice;
+        self.next_slice += 1;
+        self.rows += slice.rows.len();
+        self.slices.insert(id, slice);
+        self.note_news(id);
+    }
+
+    pub fn get(&self, slice: u64) -> Option<&Slice> {
+        self.slices.get(&slice)
+    }
+
+    pub fn get_mut(&mut self, slice: u64) -> Option<&mut Slice> {
+        self.slices.get_mut(&slice)
+    }
+
+    /// The slice whose deadline comes next: deadlines rise with admission.
+    pub fn next_deadline(&self) -> Option<(u64, Instant)> {
+        let (id, slice) = self.slices.iter().find(|(_, slice)| slice.pending > 0)?;
+        slice.deadline.map(|deadline| (*id, deadline))
+    }
+
+    /// Says what is known of a key that was pending; a second answer changes nothing.
+    pub fn settle(&mut self, id: u64, key: u32, known: KeyMatch) {
+        let Some(slice) = self.slices.get_mut(&id) else { return };
+        if !slice.is_pending(key) {
+            return;
+        }
+        slice.left.matches[key as usize] = known;
+        slice.pending -= 1;
+        if slice.pending == 0 {
+            slice.ask = None;
+        }
+        self.note_news(id);
+    }
+
+    /// The lookup of these keys failed, and so does the query once their turn has come.
+    pub fn fail(&mut self, id: u64, keys: &[u32], error: Error) {
+        let Some(slice) = self.slices.get_mut(&id) else { return };
+        let nth = slice.errors.len() as u32;
+        slice.errors.push(error.clone());
+        self.failure.get_or_insert(error);
+        keys.iter().for_each(|key| self.settle(id, *key, KeyMatch::Failed(nth)));
+    }
+
+    /// What may leave now. What leaves must be given back to [`Queue::leave`] before the next call.
+    pub fn next(&mut self) -> Next {
+        match self.ordering {
+            Ordering::Ordered => self.next_ordered(),
+            Ordering::Unordered => self.next_unordered(),
+        }
+    }
+
+    /// Frees the places of rows that have left.
+    pub fn leave(&mut self, departure: &Departure) -> Result<()> {
+        self.rows -= departure.rows.len();
+        let Some(slice) = self.slices.get_mut(&departure.slice) else { return Ok(()) };
+        if slice.rows.len() == 0 {
+            self.slices.remove(&departure.slice);
+            return Ok(());
+        }
+        match self.ordering {
+            Ordering::Ordered => Ok(()),
+            Ordering::Unordered => slice.let_go_of_what_left(),
+        }
+    }
+
+    /// The longest answered prefix of the oldest slice.
+    fn next_ordered(&mut self) -> Next {
+        let Some((id, slice)) = self.slices.iter_mut().next() else { return Next::Waits };
+        let RowSet::Range(range) = &mut slice.rows else {
+            return Next::Fails(Error::internal("rows of an ordered lookup join lost their order"));
+        };
+        let answered = |row: &u32| matches!(slice.left.match_of(*row), KeyMatch::Found { .. });
+        let until = range.clone().find(|row| !answered(row)).unwrap_or(range.end);
+        if until > range.start {
+            let rows = RowSet::Range(range.start..until);
+            range.start = until;
+            return Next::Leaves(Departure { slice: *id, rows });
+        }
+        match slice.left.match_of(until) {
+            KeyMatch::Failed(nth) => Next::Fails(slice.errors[nth as usize].clone()),
+            KeyMatch::Pending | KeyMatch::Found { .. } => Next::Waits,
+        }
+    }
+
+    /// Whatever is answered, one slice after the other.
+    fn next_unordered(&mut self) -> Next {
+        while let Some(id) = self.news.pop_front() {
+            let Some(slice) = self.slices.get_mut(&id) else { continue };
+            slice.has_news = false;
+            let rows = slice.split_answered();
+            if rows.len() > 0 {
+                return Next::Leaves(Departure { slice: id, rows });
+            }
+        }
+        match &self.failure {
+            Some(error) => Next::Fails(error.clone()),
+            None => Next::Waits,
+        }
+    }
+
+    fn note_news(&mut self, id: u64) {
+        let Some(slice) = self.slices.get_mut(&id) else { return };
+        if self.ordering == Ordering::Unordered && !slice.has_news {
+            slice.has_news = true;
+            self.news.push_back(id);
+        }
+    }
+}
+
+impl Slice {
+    fn split_answered(&mut self) -> RowSet {
+        let is_answered = |row: &u32| matches!(self.left.match_of(*row), KeyMatch::Found { .. });
+        let all = (0..self.rows.len()).map(|at| self.rows.get(at));
+        let (answered, waiting): (Vec<u32>, Vec<u32>) = all.partition(is_answered);
+        if waiting.is_empty() {
+            return std::mem::replace(&mut self.rows, RowSet::List(waiting));
+        }
+        self.rows = RowSet::List(waiting);
+        RowSet::List(answered)
+    }
+
+    /// A few rows that wait must not hold the memory of all that came with them.
+    fn let_go_of_what_left(&mut self) -> Result<()> {
+        if !self.has_news {
+            self.left.sources.clear();
+        }
+        if self.rows.len() * 2 > self.left.batch.num_rows() {
+            return Ok(());
+        }
+        let rows: UInt32Array = (0..self.rows.len()).map(|at| self.rows.get(at)).collect();
+        self.left.key_of_row = rows.values().iter().map(|row| self.left.key_of_row[*row as usize]).collect();
+        self.left.batch = compacted(&take_rows(&self.left.batch, &rows)?)?;
+        self.rows = RowSet::Range(0..rows.len() as u32);
+        Ok(())
+    }
+}
+
+/// `take` leaves views pointing into the buffers they came from.
+fn compacted(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        _ => Arc::clone(column),
+    });
+    Ok(match batch.num_columns() {
+        0 => batch.clone(),
+        _ => RecordBatch::try_new(batch.schema(), columns.collect())?,
+    })
+}

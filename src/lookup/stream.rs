@@ -1,0 +1,376 @@
+//! The lookup stage at work: admit rows, wait for answers, let rows leave.
+//!
+//! What waits is in tasks of the table's own, so this stream only has to be polled for rows to come in and to leave.
+//! A row's time is measured from the moment at which it took its place to that at which the store answered, not to
+//! that at which somebody polled.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder};
+use futures::{Stream, StreamExt};
+use tokio::time::{Instant, Sleep};
+
+use super::LookupJoin;
+use super::cache::Known;
+use super::flight::Question;
+use super::join::{Cursor, Joiner, KeyMatch, LeftRows};
+use super::keys::{KeyFinder, NO_KEY};
+use super::mailbox::{Delivery, Mailbox, Outcome};
+use super::policy::{CachePolicy, LookupPolicy, OnFailure};
+use super::queue::{Departure, Next, Queue, Slice};
+use super::table::LookupTable;
+use super::variant::Variant;
+use crate::error::{Code, Error, Result};
+use crate::quantity::show_duration;
+
+/// Joined rows, as they become ready. Dropped, it lets go of all that it waits for.
+pub(super) struct LookupStream {
+    input: Input,
+    table: Arc<LookupTable>,
+    variant: Arc<Variant>,
+    policy: LookupPolicy,
+    finder: KeyFinder,
+    joiner: Joiner,
+    queue: Queue,
+    mailbox: Arc<Mailbox>,
+    /// Rows that were read and have found no place yet.
+    rest: Option<RecordBatch>,
+    departure: Option<(Departure, Cursor)>,
+    timer: Option<Pin<Box<Sleep>>>,
+    metrics: Metrics,
+}
+
+enum Input {
+    Open(SendableRecordBatchStream),
+    Ended,
+    /// The error is due once the rows before it have left.
+    Failed(Error),
+    /// And everything has left.
+    Over,
+}
+
+struct Metrics {
+    baseline: BaselineMetrics,
+    rows: Count,
+    hits: Count,
+    misses: Count,
+    requests: Count,
+    timeouts: Count,
+    last_request: u64,
+}
+
+impl LookupStream {
+    pub fn try_new(
+        input: SendableRecordBatchStream,
+        table: Arc<LookupTable>,
+        variant: Arc<Variant>,
+        join: &LookupJoin,
+        metrics: (&ExecutionPlanMetricsSet, usize),
+    ) -> Result<Self> {
+        Ok(LookupStream {
+            joiner: Joiner::try_new(join, &input.schema(), variant.schema())?,
+            finder: KeyFinder::new(join, Arc::clone(&variant)),
+            queue: Queue::new(join.policy.ordering),
+            policy: join.policy.clone(),
+            input: Input::Open(input),
+            table,
+            variant,
+            mailbox: Arc::default(),
+            rest: None,
+            departure: None,
+            timer: None,
+            metrics: Metrics::new(metrics.0, metrics.1),
+        })
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RecordBatch>>> {
+        loop {
+            if matches!(self.input, Input::Over) {
+                return Poll::Ready(None);
+            }
+            self.receive();
+            self.expire();
+            match self.emit() {
+                Ok(Some(batch)) => return Poll::Ready(Some(Ok(batch))),
+                Ok(None) => {}
+                Err(error) => return self.end_with(Some(error)),
+            }
+            if self.admit() {
+                continue;
+            }
+            match self.read(cx) {
+                Poll::Ready(true) => continue,
+                Poll::Ready(false) => {
+                    let error = match std::mem::replace(&mut self.input, Input::Over) {
+                        Input::Failed(error) => Some(error),
+                        Input::Open(_) | Input::Ended | Input::Over => None,
+                    };
+                    return self.end_with(error);
+                }
+                Poll::Pending => {}
+            }
+            if !self.poll_timer(cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes what has come into the mailbox.
+    fn receive(&mut self) {
+        for delivery in self.mailbox.take() {
+            self.metrics.count_request(delivery.request);
+            let Some(slice) = self.queue.get_mut(delivery.slice) else { continue };
+            if slice.deadline.is_some_and(|deadline| delivery.answered_at > deadline) {
+                let keys = delivery.keys.iter().map(|key| key.position).collect();
+                self.time_out_keys(delivery.slice, keys);
+                continue;
+            }
+            self.settle(delivery);
+        }
+    }
+
+    fn settle(&mut self, delivery: Delivery) {
+        match delivery.outcome {
+            Outcome::Failed(error) => {
+                let keys: Vec<u32> = delivery.keys.iter().map(|key| key.position).collect();
+                self.fail(delivery.slice, &keys, error);
+            }
+            Outcome::Answered(rows) => {
+                let Some(slice) = self.queue.get_mut(delivery.slice) else { return };
+                let source = slice.left.sources.len() as u32;
+                slice.left.sources.push(rows);
+                for key in delivery.keys {
+                    let found = KeyMatch::Found { source, start: key.start, rows: key.rows };
+                    self.queue.settle(delivery.slice, key.position, found);
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, slice: u64, keys: &[u32], error: Error) {
+        match self.policy.on_failure {
+            OnFailure::Fail => self.queue.fail(slice, keys, error),
+            OnFailure::NoMatch => keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::NONE)),
+        }
+    }
+
+    /// Times out the slices whose deadline has passed, and sets the timer for the next one.
+    fn expire(&mut self) {
+        while let Some((id, deadline)) = self.queue.next_deadline() {
+            if deadline > Instant::now() {
+                return self.set_timer(deadline);
+            }
+            let ask = self.queue.get(id).and_then(|slice| slice.ask.as_ref());
+            let mut in_delivery = ask.map_or_else(Vec::new, |ask| ask.time_out(deadline));
+            in_delivery.sort_unstable();
+            // Nothing is delivered to this slice any more but what is in delivery: what is pending now is late.
+            self.receive();
+            let pending = self.queue.get(id).map_or_else(Vec::new, Slice::pending_keys);
+            let late = pending.into_iter().filter(|key| in_delivery.binary_search(key).is_err()).collect();
+            self.time_out_keys(id, late);
+            if !in_delivery.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn time_out_keys(&mut self, id: u64, mut keys: Vec<u32>) {
+        let Some(slice) = self.queue.get(id) else { return };
+        keys.retain(|key| slice.is_pending(*key));
+        keys.sort_unstable();
+        let rows = slice.rows_of(&keys);
+        if keys.is_empty() {
+            return;
+        }
+        self.table.count.timeouts.fetch_add(rows as u64, Relaxed);
+        self.metrics.timeouts.add(rows);
+        let limit = show_duration(self.policy.timeout.unwrap_or_default());
+        let message = format!("lookup in \"{}\" timed out after {limit}", self.table.name());
+        self.fail(id, &keys, Error::new(Code::StoreFailed, message));
+    }
+
+    /// The next batch of rows that may leave.
+    fn emit(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if self.departure.is_none() {
+                match self.queue.next() {
+                    Next::Leaves(departure) => self.departure = Some((departure, Cursor::default())),
+                    Next::Fails(error) => return Err(error),
+                    Next::Waits => return Ok(None),
+                }
+            }
+            let Some((departure, cursor)) = &mut self.departure else { continue };
+            let Some(slice) = self.queue.get(departure.slice) else {
+                return Err(Error::internal("rows left a lookup join twice"));
+            };
+            if let Some(batch) = self.joiner.next_batch(&slice.left, &departure.rows, cursor)? {
+                return Ok(Some(batch));
+            }
+            self.queue.leave(departure)?;
+            self.departure = None;
+        }
+    }
+
+    /// Gives places to rows that were read, as far as there are places. False if none took one.
+    fn admit(&mut self) -> bool {
+        let places = self.policy.capacity.get().saturating_sub(self.queue.rows());
+        if places == 0 || self.queue.has_failed() {
+            return false;
+        }
+        let Some(batch) = self.rest.take() else { return false };
+        let rows = places.min(batch.num_rows());
+        if rows < batch.num_rows() {
+            self.rest = Some(batch.slice(rows, batch.num_rows() - rows));
+        }
+        if let Err(error) = self.admit_slice(batch.slice(0, rows)) {
+            self.rest = None;
+            self.input = Input::Failed(error);
+        }
+        true
+    }
+
+    fn admit_slice(&mut self, batch: RecordBatch) -> Result<()> {
+        let now = Instant::now();
+        let deadline = self.policy.timeout.and_then(|timeout| now.checked_add(timeout));
+        let keys = self.finder.find(&batch)?;
+        let seen = self.table.flights.epoch();
+        let uses_cache = self.policy.cache != CachePolicy::None;
+        let cache = self.table.cache.as_ref().filter(|_| uses_cache);
+        let mut known = Known::new(cache, &self.variant, &keys, (seen.generation, now));
+        let missing = (0..keys.len() as u32).filter(|key| !known.probe(*key)).collect();
+        let question = Question {
+            variant: &self.variant,
+            mailbox: &self.mailbox,
+            slice: self.queue.next_slice(),
+            keys: &keys,
+            missing,
+            deadline,
+            batch_size: self.policy.batch_size,
+            fills_cache: uses_cache,
+            seen,
+        };
+        let (ask, requests) = match question.missing.is_empty() {
+            true => (None, Vec::new()),
+            false => self.table.flights.ask(question, |key| known.probe(key)),
+        };
+        self.table.send(requests);
+        let (matches, sources) = known.into_matches()?;
+        let left = LeftRows { batch, key_of_row: keys.key_of_row, matches, sources };
+        self.metrics.count_rows(&self.table, &left);
+        self.queue.admit(Slice::new(left, ask, deadline));
+        Ok(())
+    }
+
+    /// Reads from the input if rows may come in. False once nothing will leave any more.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.queue.has_failed() {
+            return Poll::Pending;
+        }
+        let Input::Open(input) = &mut self.input else {
+            return if self.queue.is_empty() { Poll::Ready(false) } else { Poll::Pending };
+        };
+        if self.rest.is_some() || self.queue.rows() >= self.policy.capacity.get() {
+            return Poll::Pending;
+        }
+        match std::task::ready!(input.poll_next_unpin(cx)) {
+            Some(Ok(batch)) => self.rest = Some(batch).filter(|batch| batch.num_rows() > 0),
+            Some(Err(error)) => self.input = Input::Failed(error.into()),
+            None => self.input = Input::Ended,
+        }
+        Poll::Ready(true)
+    }
+
+    fn set_timer(&mut self, deadline: Instant) {
+        match &mut self.timer {
+            Some(timer) if timer.deadline() == deadline => {}
+            Some(timer) => timer.as_mut().reset(deadline),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(deadline))),
+        }
+    }
+
+    /// Whether a deadline has passed; if not, its passing wakes this task.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.queue.next_deadline().is_none() {
+            self.timer = None;
+        }
+        self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+    }
+
+    /// Nothing follows: lets go of input and answers at once, though the stream may be kept.
+    fn end_with(&mut self, error: Option<Error>) -> Poll<Option<Result<RecordBatch>>> {
+        self.input = Input::Over;
+        self.rest = None;
+        self.departure = None;
+        self.timer = None;
+        self.queue = Queue::new(self.policy.ordering);
+        Poll::Ready(error.map(Err))
+    }
+}
+
+impl Stream for LookupStream {
+    type Item = datafusion::error::Result<RecordBatch>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        this.mailbox.register(cx.waker());
+        let polled = this.advance(cx).map(|next| next.map(|batch| batch.map_err(Into::into)));
+        this.metrics.baseline.record_poll(polled)
+    }
+}
+
+impl RecordBatchStream for LookupStream {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.joiner.schema())
+    }
+}
+
+impl Metrics {
+    fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
+        let counter = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
+        Metrics {
+            baseline: BaselineMetrics::new(metrics, partition),
+            rows: counter("rows"),
+            hits: counter("hits"),
+            misses: counter("misses"),
+            requests: counter("requests"),
+            timeouts: counter("timeouts"),
+            last_request: 0,
+        }
+    }
+
+    /// Deliveries of one request to several slices follow one another.
+    fn count_request(&mut self, request: u64) {
+        if request != self.last_request {
+            self.last_request = request;
+            self.requests.add(1);
+        }
+    }
+
+    /// Counts the rows of a slice that is being admitted: those with a key are hits or misses.
+    fn count_rows(&self, table: &LookupTable, left: &LeftRows) {
+        let mut rows = 0;
+        let mut misses = 0;
+        for key in left.key_of_row.iter().filter(|key| **key != NO_KEY) {
+            rows += 1;
+            misses += usize::from(left.matches[*key as usize] == KeyMatch::Pending);
+        }
+        let hits = rows - misses;
+        self.rows.add(rows);
+        self.hits.add(hits);
+        self.misses.add(misses);
+        table.count.rows.fetch_add(rows as u64, Relaxed);
+        table.count.hits.fetch_add(hits as u64, Relaxed);
+        table.count.misses.fetch_add(misses as u64, Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

@@ -1,0 +1,147 @@
+//! A lookup table: the store behind it and all that its queries share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio_util::task::TaskTracker;
+
+use super::cache::AnswerCache;
+use super::flight::{Flights, Request};
+use super::policy::{CachePolicy, LookupPolicy};
+use super::request;
+use super::variant::Variant;
+use crate::error::Result;
+use crate::store::{LookupShape, Store};
+
+/// One declared lookup table. Cache, flights, slots and counters are the table's: all queries share them.
+pub struct LookupTable {
+    name: String,
+    store: Arc<dyn Store>,
+    policy: LookupPolicy,
+    pub(super) cache: Option<AnswerCache>,
+    pub(super) flights: Arc<Flights>,
+    pub(super) count: Counts,
+    variants: Mutex<HashMap<Arc<LookupShape>, Weak<Variant>>>,
+    requests: TaskTracker,
+}
+
+/// What happened at a table since the server started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LookupCounters {
+    /// Rows that had a key to look up.
+    pub rows: u64,
+    /// Of these, rows that the cache answered, remembered misses included.
+    pub hits: u64,
+    /// Of these, rows that waited for the store.
+    pub misses: u64,
+    /// Requests sent to the store.
+    pub requests: u64,
+    /// Keys in these requests.
+    pub keys: u64,
+    /// Requests that failed.
+    pub failures: u64,
+    /// Rows whose wait was longer than `timeout`.
+    pub timeouts: u64,
+    /// Rows in the cache now, a remembered miss counting as one.
+    pub cached_rows: u64,
+    /// Requests at the store now.
+    pub in_flight: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub rows: AtomicU64,
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub requests: AtomicU64,
+    pub keys: AtomicU64,
+    pub failures: AtomicU64,
+    pub timeouts: AtomicU64,
+}
+
+impl LookupTable {
+    pub fn new(name: String, store: Arc<dyn Store>, policy: LookupPolicy) -> Arc<Self> {
+        let cache = match &policy.cache {
+            CachePolicy::None => None,
+            CachePolicy::Partial { max_rows, expire_after_write, expire_misses_after } => {
+                Some(AnswerCache::new(*max_rows, *expire_after_write, *expire_misses_after))
+            }
+        };
+        Arc::new(LookupTable {
+            name,
+            store,
+            flights: Flights::new(policy.max_in_flight),
+            policy,
+            cache,
+            count: Counts::default(),
+            variants: Mutex::default(),
+            requests: TaskTracker::new(),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub fn policy(&self) -> &LookupPolicy {
+        &self.policy
+    }
+
+    /// Forgets every answer, and every answer to a request that is under way now.
+    pub fn invalidate_all(&self) {
+        self.flights.next_generation();
+        if let Some(cache) = &self.cache {
+            cache.clear();
+        }
+    }
+
+    pub fn counters(&self) -> LookupCounters {
+        LookupCounters {
+            rows: self.count.rows.load(Relaxed),
+            hits: self.count.hits.load(Relaxed),
+            misses: self.count.misses.load(Relaxed),
+            requests: self.count.requests.load(Relaxed),
+            keys: self.count.keys.load(Relaxed),
+            failures: self.count.failures.load(Relaxed),
+            timeouts: self.count.timeouts.load(Relaxed),
+            cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
+            in_flight: self.flights.busy() as u64,
+        }
+    }
+
+    /// What joins of this shape share. It lives as long as a join or a cached answer refers to it.
+    pub(super) fn variant(&self, shape: &Arc<LookupShape>) -> Result<Arc<Variant>> {
+        let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = variants.get(shape).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        variants.retain(|_, variant| variant.strong_count() > 0);
+        let variant = Arc::new(Variant::try_new(Arc::clone(shape), &self.store.schema())?);
+        variants.insert(Arc::clone(shape), Arc::downgrade(&variant));
+        Ok(variant)
+    }
+
+    /// Gives each request a task of the table's own, which moves while nobody polls the query.
+    pub(super) fn send(self: &Arc<Self>, requests: Vec<Request>) {
+        for request in requests {
+            self.requests.spawn(request::serve(Arc::clone(self), request));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn tasks(&self) -> usize {
+        self.requests.len()
+    }
+}
+
+impl fmt::Debug for LookupTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LookupTable").field("name", &self.name).field("store", &self.store).finish_non_exhaustive()
+    }
+}

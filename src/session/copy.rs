@@ -1,0 +1,118 @@
+//! COPY stream FROM STDIN: bytes in, rows into the stream as they are read.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{RecordBatch, new_null_array};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::{CopyOption, Ident, ObjectName};
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::format::copy_options::{CopyFormat, CopyOptions};
+use crate::format::csv::{CopyDecoder, CopyInFormat, CopyInOptions};
+use crate::pg_type::PgType;
+use crate::session::Session;
+use crate::session::insert::column_positions;
+use crate::source::Source;
+use crate::source::push::PushStream;
+
+/// A COPY that is being read.
+pub struct CopyIn {
+    stream: Arc<PushStream>,
+    positions: Vec<usize>,
+    decoder: CopyDecoder,
+    rows: u64,
+}
+
+impl CopyIn {
+    /// # Errors
+    /// 42P01, 42703 for what does not exist, 0A000 and 22023 for options.
+    pub fn try_new(catalog: &Catalog, stream: &ObjectName, columns: &[Ident], options: &[CopyOption]) -> Result<Self> {
+        let stream = catalog.push_stream(stream)?;
+        let positions = column_positions(&stream, columns)?;
+        let options = CopyOptions::try_from_parsed(options)?;
+        if options.format() == CopyFormat::Binary {
+            return Err(Error::unsupported("COPY FROM STDIN in binary format is not available yet")
+                .with_hint("Send text or csv."));
+        }
+        let schema = stream.schema();
+        let fields = positions.iter().map(|position| schema.field(*position));
+        let names = fields.clone().map(|field| field.name().clone()).collect();
+        let types = fields.map(PgType::of_field).collect::<Result<_>>()?;
+        let decoder = CopyDecoder::new(decoder_options(&options), types, names, stream.name().to_string());
+        Ok(CopyIn { stream, positions, decoder, rows: 0 })
+    }
+
+    /// How many columns each line has.
+    pub fn columns(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Takes a piece of what the client sends, split anywhere.
+    ///
+    /// # Errors
+    /// 22P02 and 22P04 for a malformed row, with its line and the number of rows that were taken before it.
+    pub async fn take(&mut self, session: &mut Session, bytes: &[u8]) -> Result<()> {
+        let read = self.decoder.push(bytes);
+        self.publish(session).await?;
+        read.map_err(|error| self.with_count(error))
+    }
+
+    /// The end of what the client sends; the number of rows.
+    ///
+    /// # Errors
+    /// As [`CopyIn::take`].
+    pub async fn finish(mut self, session: &mut Session) -> Result<u64> {
+        let read = self.decoder.finish();
+        self.publish(session).await?;
+        read.map_err(|error| self.with_count(error))?;
+        Ok(self.rows)
+    }
+
+    /// An error of the client's own, or of its rows, with what has come of the rows before.
+    pub fn with_count(&self, error: Error) -> Error {
+        let detail = error.detail().map(|detail| format!("{detail} ")).unwrap_or_default();
+        error.with_detail(format!("{detail}{} rows were taken before.", self.rows))
+    }
+
+    async fn publish(&mut self, session: &mut Session) -> Result<()> {
+        while let Some(batch) = self.decoder.take_batch() {
+            let count = batch.num_rows() as u64;
+            let batch = self.widen(&batch)?;
+            session.take_rows(&self.stream, batch).await.map_err(|error| self.with_count(error))?;
+            self.rows += count;
+        }
+        Ok(())
+    }
+
+    /// NULLs for the columns that the client does not send.
+    fn widen(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let schema = self.stream.schema();
+        let mut arrays: Vec<_> =
+            schema.fields().iter().map(|field| new_null_array(field.data_type(), batch.num_rows())).collect();
+        for (array, position) in batch.columns().iter().zip(&self.positions) {
+            arrays[*position] = Arc::clone(array);
+        }
+        Ok(RecordBatch::try_new(all_nullable(&schema), arrays)?)
+    }
+}
+
+fn decoder_options(options: &CopyOptions) -> CopyInOptions {
+    CopyInOptions {
+        format: match options.format() {
+            CopyFormat::Csv => CopyInFormat::Csv,
+            CopyFormat::Text | CopyFormat::Binary => CopyInFormat::Text,
+        },
+        header: options.header(),
+        delimiter: options.delimiter(),
+        null: options.null().to_string(),
+        quote: options.quote(),
+        escape: options.escape(),
+    }
+}
+
+/// A stream may not allow the NULLs that a client leaves; it says so itself, in PostgreSQL's words.
+pub fn all_nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<_> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    Arc::new(Schema::new(fields))
+}

@@ -1,0 +1,96 @@
+//! A statement that is bound to its parameters, or a result that is read in parts: what Bind and DECLARE open.
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::StreamExt;
+
+use crate::engine::Rows;
+use crate::error::Result;
+use crate::session::Prepared;
+
+/// What Bind or DECLARE has opened.
+pub struct Portal {
+    /// The format of each column as Bind sends it: 0 text, 1 binary; none: all text, one: for all.
+    pub formats: Vec<i16>,
+    pub content: Content,
+}
+
+/// What is behind a portal's name.
+pub enum Content {
+    /// A statement that runs at Execute.
+    Statement { prepared: Box<Prepared>, values: Vec<ScalarValue> },
+    /// A result on its way.
+    Rows(RowReader),
+    /// A statement that has run and has no rows.
+    Done,
+}
+
+impl Portal {
+    /// A portal for a statement that runs when it is executed.
+    pub fn of_statement(prepared: Prepared, values: Vec<ScalarValue>, formats: Vec<i16>) -> Self {
+        Portal { formats, content: Content::Statement { prepared: Box::new(prepared), values } }
+    }
+
+    /// A portal for a result that has begun, with the word of its command tag.
+    pub fn of_rows(rows: Rows, tag: &'static str, formats: Vec<i16>) -> Self {
+        Portal { formats, content: Content::Rows(RowReader::new(rows, tag)) }
+    }
+
+    /// What DECLARE opens.
+    pub fn of_cursor(rows: Rows, binary: bool) -> Self {
+        Self::of_rows(rows, "FETCH", vec![i16::from(binary)])
+    }
+}
+
+/// Rows in the portions that a client asks for.
+pub struct RowReader {
+    schema: SchemaRef,
+    tag: &'static str,
+    /// `None` once it has ended: everything behind it is released then.
+    stream: Option<SendableRecordBatchStream>,
+    pending: Option<RecordBatch>,
+}
+
+impl RowReader {
+    pub fn new(rows: Rows, tag: &'static str) -> Self {
+        RowReader { schema: rows.schema, tag, stream: Some(rows.stream), pending: None }
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The word of the command tag.
+    pub fn tag(&self) -> &'static str {
+        self.tag
+    }
+
+    /// Waits for rows, at most `max_rows` of them; `None` at the end. Nothing is lost when the future is dropped.
+    pub async fn next(&mut self, max_rows: usize) -> Option<Result<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.pending.take() {
+                if batch.num_rows() > max_rows {
+                    self.pending = Some(batch.slice(max_rows, batch.num_rows() - max_rows));
+                    return Some(Ok(batch.slice(0, max_rows)));
+                }
+                return Some(Ok(batch));
+            }
+            match self.stream.as_mut()?.next().await {
+                Some(Ok(batch)) if batch.num_rows() == 0 => {}
+                Some(Ok(batch)) => self.pending = Some(batch),
+                Some(Err(error)) => {
+                    self.stream = None;
+                    return Some(Err(error.into()));
+                }
+                None => self.stream = None,
+            }
+        }
+    }
+
+    /// Rows that are there already, without waiting; `None` if there are none at this moment, or none any more.
+    pub fn next_ready(&mut self, max_rows: usize) -> Option<Result<RecordBatch>> {
+        futures::FutureExt::now_or_never(self.next(max_rows)).flatten()
+    }
+}

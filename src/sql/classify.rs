@@ -1,0 +1,321 @@
+//! Sorts the parser's statements into [`StatementKind`], and says no to what only PostgreSQL has.
+
+use datafusion::sql::sqlparser::ast::{
+    self, CloseCursor, CopySource, CopyTarget, DiscardObject, Expr, FetchDirection, ObjectName, ObjectType, Set,
+    Statement as Parsed, TableObject, UtilityOption, Value, ValueWithSpan,
+};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::error::{Code, Error, Result};
+use crate::sql::{FetchCount, Statement, StatementKind};
+use crate::sql_name::{fold, fold_ident};
+
+/// Statements that the parser does not know: FETCH without a count, SHOW of what only we have.
+pub fn without_parser(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
+    let words: Vec<&Token> = tokens
+        .iter()
+        .map(|token| &token.token)
+        .filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF))
+        .collect();
+    let word = |index: usize| match words.get(index) {
+        Some(Token::Word(word)) => Some(word),
+        _ => None,
+    };
+    let Some(first) = word(0) else { return Ok(None) };
+    match (first.keyword, words.len()) {
+        (Keyword::FETCH, 2) | (Keyword::FETCH, 3) => {
+            let named = word(words.len() - 1);
+            let is_direction =
+                words.len() == 3 && !matches!(word(1).map(|w| w.keyword), Some(Keyword::FROM | Keyword::IN));
+            match named {
+                Some(name) if !is_direction => {
+                    let cursor = fold(&name.value, name.quote_style.is_some());
+                    Ok(Some(StatementKind::Fetch { cursor, count: FetchCount::Rows(1) }))
+                }
+                _ => Ok(None),
+            }
+        }
+        (Keyword::FETCH, _)
+            if words.iter().any(|token| matches!(token, Token::Word(w) if w.keyword == Keyword::WITH)) =>
+        {
+            Err(Error::unsupported("FETCH … WITH (timeout = …) is not available yet"))
+        }
+        _ if first.value.eq_ignore_ascii_case("move") => Err(Error::unsupported("MOVE is not available yet")),
+        _ => Ok(None),
+    }
+}
+
+/// Sorts one parsed statement.
+pub fn classify(parsed: Parsed) -> Result<StatementKind> {
+    Ok(match parsed {
+        Parsed::Query(query) => StatementKind::Query(query),
+        Parsed::Explain { statement, analyze, verbose: _, format: None, options, .. } => {
+            explain(*statement, analyze, options)?
+        }
+        Parsed::Copy { source, to, target, options, legacy_options, .. } => {
+            copy(source, to, target, options, legacy_options)?
+        }
+        Parsed::Insert(insert) => insert_into(insert)?,
+        Parsed::CreateView(view) => create_view(view)?,
+        Parsed::Drop { object_type: ObjectType::View, if_exists, names, .. } => {
+            StatementKind::DropView { names, if_exists }
+        }
+        Parsed::Declare { stmts } => declare(stmts)?,
+        Parsed::Fetch { name, direction, into: None, .. } => {
+            StatementKind::Fetch { cursor: fold_ident(&name), count: fetch_count(&direction)? }
+        }
+        Parsed::Close { cursor } => StatementKind::Close {
+            cursor: match cursor {
+                CloseCursor::All => None,
+                CloseCursor::Specific { name } => Some(fold_ident(&name)),
+            },
+        },
+        Parsed::StartTransaction { .. } => StatementKind::Begin,
+        Parsed::Commit { .. } => StatementKind::Commit,
+        Parsed::Rollback { savepoint: None, .. } => StatementKind::Rollback,
+        Parsed::Prepare { name, data_types, statement } => StatementKind::Prepare {
+            name: fold_ident(&name),
+            types: data_types,
+            statement: Box::new(Statement { text: statement.to_string(), kind: classify(*statement)? }),
+        },
+        Parsed::Execute { name: Some(name), parameters, .. } => {
+            StatementKind::Execute { name: fold_name(&name)?, parameters }
+        }
+        Parsed::Deallocate { name, .. } => StatementKind::Deallocate {
+            name: (name.quote_style.is_some() || !name.value.eq_ignore_ascii_case("all")).then(|| fold_ident(&name)),
+        },
+        Parsed::Set(set) => set_statement(set)?,
+        Parsed::Reset(reset) => StatementKind::Reset {
+            name: match reset.reset {
+                ast::Reset::ALL => None,
+                ast::Reset::ConfigurationParameter(name) => Some(fold_name(&name)?),
+            },
+        },
+        Parsed::ShowVariable { variable } => {
+            let words: Vec<_> = variable.iter().map(fold_ident).collect();
+            match words.join(" ").as_str() {
+                "transaction isolation level" => StatementKind::Show { name: "transaction_isolation".into() },
+                "time zone" => StatementKind::Show { name: "timezone".into() },
+                words if words.contains(' ') => {
+                    return Err(Error::new(Code::SyntaxError, format!("unknown SHOW {words}")));
+                }
+                name => StatementKind::Show { name: name.to_string() },
+            }
+        }
+        Parsed::Discard { object_type } => StatementKind::Discard { all: matches!(object_type, DiscardObject::ALL) },
+        other => return Err(refuse(&other)),
+    })
+}
+
+fn refuse(statement: &Parsed) -> Error {
+    let text = statement.to_string();
+    let word = text.split_whitespace().next().unwrap_or_default().to_uppercase();
+    Error::unsupported(format!("{word} is not supported here"))
+        .with_hint("Lookaside answers queries over the streams and lookup tables of its catalog; what they hold is declared in catalog files.")
+}
+
+fn explain(statement: Parsed, analyze: bool, options: Option<Vec<UtilityOption>>) -> Result<StatementKind> {
+    let mut analyze = analyze;
+    for option in options.unwrap_or_default() {
+        match option.name.value.to_ascii_lowercase().as_str() {
+            "analyze" => {
+                analyze = option
+                    .arg
+                    .is_none_or(|arg| !matches!(arg.to_string().to_ascii_lowercase().as_str(), "false" | "off"))
+            }
+            "verbose" | "costs" => {}
+            "duration" => return Err(Error::unsupported("EXPLAIN (ANALYZE, DURATION …) is not available yet")),
+            other => return Err(Error::new(Code::SyntaxError, format!("unrecognized EXPLAIN option \"{other}\""))),
+        }
+    }
+    match statement {
+        Parsed::Query(query) => Ok(StatementKind::Explain { query, analyze }),
+        _ => Err(Error::unsupported("EXPLAIN is for queries")),
+    }
+}
+
+fn copy(
+    source: CopySource,
+    to: bool,
+    target: CopyTarget,
+    options: Vec<ast::CopyOption>,
+    legacy: Vec<ast::CopyLegacyOption>,
+) -> Result<StatementKind> {
+    let options = [options, legacy_copy_options(legacy)?].concat();
+    match (source, to, target) {
+        (CopySource::Query(query), true, CopyTarget::Stdout) => Ok(StatementKind::CopyOut { query, options }),
+        (CopySource::Table { table_name, columns }, false, CopyTarget::Stdin) => {
+            Ok(StatementKind::CopyIn { stream: table_name, columns, options })
+        }
+        (CopySource::Table { table_name, .. }, true, _) => Err(Error::unsupported("COPY of a table is not supported")
+            .with_hint(format!("Write COPY (SELECT * FROM {table_name}) TO STDOUT."))),
+        _ => Err(Error::unsupported("COPY moves rows to STDOUT and from STDIN only")
+            .with_hint("psql's \\copy reads and writes files on your side.")),
+    }
+}
+
+/// The forms before PostgreSQL 9.0: `COPY … TO STDOUT CSV HEADER`.
+fn legacy_copy_options(legacy: Vec<ast::CopyLegacyOption>) -> Result<Vec<ast::CopyOption>> {
+    let mut options = vec![];
+    for option in legacy {
+        match option {
+            ast::CopyLegacyOption::Binary => options.push(ast::CopyOption::Format(ast::Ident::new("binary"))),
+            ast::CopyLegacyOption::Delimiter(character) => options.push(ast::CopyOption::Delimiter(character)),
+            ast::CopyLegacyOption::Null(text) => options.push(ast::CopyOption::Null(text)),
+            ast::CopyLegacyOption::Csv(csv) => {
+                options.push(ast::CopyOption::Format(ast::Ident::new("csv")));
+                for option in csv {
+                    options.push(match option {
+                        ast::CopyLegacyCsvOption::Header => ast::CopyOption::Header(true),
+                        ast::CopyLegacyCsvOption::Quote(character) => ast::CopyOption::Quote(character),
+                        ast::CopyLegacyCsvOption::Escape(character) => ast::CopyOption::Escape(character),
+                        ast::CopyLegacyCsvOption::ForceQuote(columns) => ast::CopyOption::ForceQuote(columns),
+                        ast::CopyLegacyCsvOption::ForceNotNull(columns) => ast::CopyOption::ForceNotNull(columns),
+                    });
+                }
+            }
+            other => return Err(Error::new(Code::SyntaxError, format!("COPY does not know the option {other}"))),
+        }
+    }
+    Ok(options)
+}
+
+fn insert_into(insert: ast::Insert) -> Result<StatementKind> {
+    let TableObject::TableName(stream) = insert.table else {
+        return Err(Error::new(Code::SyntaxError, "INSERT needs the name of a stream"));
+    };
+    if insert.returning.is_some() {
+        return Err(Error::unsupported("INSERT … RETURNING is not supported")
+            .with_hint("A stream keeps rows as they were given."));
+    }
+    if insert.on.is_some() || insert.overwrite || insert.replace_into {
+        return Err(Error::unsupported("INSERT … ON CONFLICT is not supported")
+            .with_hint("A stream has no keys that could conflict."));
+    }
+    let source = insert.source.ok_or_else(|| {
+        Error::unsupported("INSERT … DEFAULT VALUES is not supported")
+            .with_hint("Streams have no defaults: write VALUES.")
+    })?;
+    let columns = insert.columns.iter().map(single_ident).collect::<Result<_>>()?;
+    Ok(StatementKind::Insert { stream, columns, source })
+}
+
+fn create_view(view: ast::CreateView) -> Result<StatementKind> {
+    if view.materialized || view.temporary || view.if_not_exists {
+        return Err(Error::unsupported("only plain views are supported")
+            .with_hint("Write CREATE OR REPLACE VIEW name AS SELECT …."));
+    }
+    Ok(StatementKind::CreateView {
+        name: view.name,
+        or_replace: view.or_replace,
+        columns: view.columns.into_iter().map(|column| column.name).collect(),
+        query: view.query,
+    })
+}
+
+fn declare(statements: Vec<ast::Declare>) -> Result<StatementKind> {
+    let Some(declare) = statements.into_iter().next() else {
+        return Err(Error::new(Code::SyntaxError, "DECLARE needs a cursor"));
+    };
+    if declare.hold == Some(true) {
+        return Err(Error::unsupported("cursors WITH HOLD are not supported")
+            .with_hint("A cursor over a stream lives as long as its transaction."));
+    }
+    if declare.scroll == Some(true) {
+        return Err(Error::unsupported("SCROLL cursors are not supported").with_hint("A stream is read forward only."));
+    }
+    match (declare.names.into_iter().next(), declare.for_query) {
+        (Some(name), Some(query)) => {
+            Ok(StatementKind::Declare { cursor: fold_ident(&name), binary: declare.binary == Some(true), query })
+        }
+        _ => Err(Error::new(Code::SyntaxError, "DECLARE needs CURSOR FOR and a query")),
+    }
+}
+
+fn fetch_count(direction: &FetchDirection) -> Result<FetchCount> {
+    match direction {
+        FetchDirection::Next | FetchDirection::Forward { limit: None } => Ok(FetchCount::Rows(1)),
+        FetchDirection::All | FetchDirection::ForwardAll => Ok(FetchCount::All),
+        FetchDirection::Count { limit } | FetchDirection::Forward { limit: Some(limit) } => match number(limit) {
+            Some(rows) => Ok(FetchCount::Rows(rows)),
+            None => Err(Error::new(Code::SyntaxError, format!("FETCH takes a whole number, not {limit}"))),
+        },
+        FetchDirection::Prior
+        | FetchDirection::First
+        | FetchDirection::Last
+        | FetchDirection::Absolute { .. }
+        | FetchDirection::Relative { .. }
+        | FetchDirection::Backward { .. }
+        | FetchDirection::BackwardAll => {
+            Err(Error::new(Code::ObjectNotReady, "cursor can only scan forward").with_hint("Use FETCH FORWARD."))
+        }
+    }
+}
+
+fn number(value: &ValueWithSpan) -> Option<u64> {
+    match &value.value {
+        Value::Number(number, _) => number.parse().ok(),
+        _ => None,
+    }
+}
+
+fn set_statement(set: Set) -> Result<StatementKind> {
+    match set {
+        Set::SingleAssignment { scope, variable, values, .. } => {
+            let local = matches!(scope, Some(ast::ContextModifier::Local));
+            Ok(StatementKind::Set { name: fold_name(&variable)?, value: setting(&values), local })
+        }
+        Set::SetTimeZone { local, value } => {
+            Ok(StatementKind::Set { name: "timezone".into(), value: setting(std::slice::from_ref(&value)), local })
+        }
+        Set::SetNames { charset_name, .. } => {
+            Ok(StatementKind::Set { name: "client_encoding".into(), value: Some(charset_name.value), local: false })
+        }
+        Set::SetNamesDefault {} => Ok(StatementKind::Set { name: "client_encoding".into(), value: None, local: false }),
+        // Every statement here reads one moment of a stream: any isolation level is already kept.
+        Set::SetTransaction { .. } => Ok(StatementKind::Set {
+            name: "transaction_isolation".into(),
+            value: Some("read committed".into()),
+            local: true,
+        }),
+        other => {
+            Err(Error::unsupported(format!("SET {} is not supported", other.to_string().trim_start_matches("SET "))))
+        }
+    }
+}
+
+fn setting(values: &[Expr]) -> Option<String> {
+    let texts: Vec<String> = values
+        .iter()
+        .map(|value| match value {
+            Expr::Value(value) => match &value.value {
+                Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text.clone(),
+                other => other.to_string(),
+            },
+            Expr::Identifier(ident) => ident.value.clone(),
+            other => other.to_string(),
+        })
+        .collect();
+    match texts.as_slice() {
+        [single] if single.eq_ignore_ascii_case("default") => None,
+        texts => Some(texts.join(", ")),
+    }
+}
+
+fn fold_name(name: &ObjectName) -> Result<String> {
+    let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident().map(fold_ident)).collect();
+    if parts.is_empty() {
+        return Err(Error::new(Code::SyntaxError, format!("\"{name}\" is not a name")));
+    }
+    Ok(parts.join("."))
+}
+
+fn single_ident(name: &ObjectName) -> Result<ast::Ident> {
+    match name.0.as_slice() {
+        [part] => {
+            part.as_ident().cloned().ok_or_else(|| Error::new(Code::SyntaxError, format!("\"{name}\" is not a column")))
+        }
+        _ => Err(Error::new(Code::SyntaxError, format!("\"{name}\" is not a column of a stream"))),
+    }
+}

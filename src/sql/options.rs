@@ -1,0 +1,116 @@
+//! `WITH ( option = value, … )` behind a table's name, as typed options.
+
+use std::num::NonZeroUsize;
+
+use datafusion::sql::sqlparser::ast::Expr;
+
+use crate::error::{Code, Error, Result};
+use crate::lookup::policy::{LookupOverrides, OnFailure, Ordering};
+use crate::quantity::parse_duration;
+use crate::source::Start;
+use crate::sql::lookup_join::{is_mark, option_of_hint};
+
+/// What a lookup join's `WITH` may hold.
+const LOOKUP_OPTIONS: [&str; 6] = ["ordering", "timeout", "on_failure", "capacity", "batch_size", "cache"];
+/// What the interface has and this version does not.
+const LATER_LOOKUP_OPTIONS: [&str; 1] = ["batch_delay"];
+
+/// Reads the options of one lookup join.
+///
+/// # Errors
+/// 22023 for an unknown option or a bad value, 0A000 for one that is not available yet, 42601 for what is no option.
+pub fn lookup_overrides(hints: &[Expr]) -> Result<LookupOverrides> {
+    let mut overrides = LookupOverrides::default();
+    let mut seen: Vec<String> = vec![];
+    for hint in hints.iter().filter(|hint| !is_mark(hint)) {
+        let (name, value) = option_of_hint(hint)?;
+        if seen.contains(&name) {
+            return Err(Error::new(Code::SyntaxError, format!("option \"{name}\" is given twice")));
+        }
+        match name.as_str() {
+            "ordering" => overrides.ordering = Some(ordering(&value)?),
+            "timeout" => overrides.timeout = Some(timeout(&value)?),
+            "on_failure" => overrides.on_failure = Some(on_failure(&value)?),
+            "capacity" => overrides.capacity = Some(count(&name, &value)?),
+            "batch_size" => overrides.batch_size = Some(count(&name, &value)?),
+            "cache" => match value.as_str() {
+                "bypass" => overrides.bypass_cache = true,
+                _ => return Err(bad_value(&name, &value, "Write cache = 'bypass', or leave the option out.")),
+            },
+            _ if LATER_LOOKUP_OPTIONS.contains(&name.as_str()) => return Err(not_yet(&format!("option \"{name}\""))),
+            _ => return Err(unknown(&name, &LOOKUP_OPTIONS)),
+        }
+        seen.push(name);
+    }
+    Ok(overrides)
+}
+
+/// Reads where in a stream to start; `starts` is what the stream offers, its default first.
+///
+/// # Errors
+/// 22023 for an unknown option, a bad value, or a stream that has no such choice; 42601 for what is no option.
+pub fn stream_start(stream: &str, hints: &[Expr], starts: &[Start]) -> Result<Start> {
+    let mut start = starts.first().copied().unwrap_or(Start::Earliest);
+    for hint in hints {
+        let (name, value) = option_of_hint(hint)?;
+        if name != "start" {
+            return Err(unknown(&name, &["start"]));
+        }
+        let names: Vec<_> = starts.iter().map(|start| format!("'{}'", start.name())).collect();
+        if names.is_empty() {
+            return Err(Error::new(
+                Code::InvalidParameterValue,
+                format!("stream \"{stream}\" has no option \"start\""),
+            )
+            .with_hint("Only streams that keep their rows can be read from another place than their beginning."));
+        }
+        start = starts.iter().copied().find(|start| start.name() == value).ok_or_else(|| {
+            bad_value(&name, &value, &format!("Stream \"{stream}\" can start at {}.", names.join(" or ")))
+        })?;
+    }
+    Ok(start)
+}
+
+fn ordering(value: &str) -> Result<Ordering> {
+    if value == "key_ordered" {
+        return Err(not_yet("ordering 'key_ordered'"));
+    }
+    let found = Ordering::ALL.into_iter().find(|ordering| ordering.name() == value);
+    found.ok_or_else(|| bad_value("ordering", value, "Write 'ordered' or 'unordered'."))
+}
+
+fn on_failure(value: &str) -> Result<OnFailure> {
+    if value == "skip" {
+        return Err(not_yet("on_failure 'skip'"));
+    }
+    let found = OnFailure::ALL.into_iter().find(|on_failure| on_failure.name() == value);
+    found.ok_or_else(|| bad_value("on_failure", value, "Write 'fail' or 'no_match'."))
+}
+
+fn timeout(value: &str) -> Result<Option<std::time::Duration>> {
+    let duration = parse_duration(value).map_err(|_| {
+        bad_value("timeout", value, "Write a whole number and a unit, '200ms' or '5s'; '0s' is no time-out.")
+    })?;
+    Ok(Some(duration).filter(|duration| !duration.is_zero()))
+}
+
+fn count(name: &str, value: &str) -> Result<NonZeroUsize> {
+    value.parse().map_err(|_| bad_value(name, value, "Write a whole number from 1."))
+}
+
+fn bad_value(name: &str, value: &str, hint: &str) -> Error {
+    Error::new(Code::InvalidParameterValue, format!("invalid value for option \"{name}\": \"{value}\"")).with_hint(hint)
+}
+
+fn not_yet(what: &str) -> Error {
+    Error::unsupported(format!("{what} is not available yet"))
+}
+
+fn unknown(name: &str, known: &[&str]) -> Error {
+    let error = Error::new(Code::InvalidParameterValue, format!("unrecognized option \"{name}\""));
+    let nearest = known.iter().min_by_key(|candidate| strsim::damerau_levenshtein(candidate, name));
+    match nearest.filter(|candidate| strsim::damerau_levenshtein(candidate, name) <= 3) {
+        Some(nearest) => error.with_hint(format!("Perhaps you meant \"{nearest}\".")),
+        None => error.with_hint(format!("Options here are {}.", known.join(", "))),
+    }
+}

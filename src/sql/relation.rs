@@ -1,0 +1,77 @@
+//! Tables with options: how DataFusion plans what the marks and `WITH ( … )` behind a name ask for.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::FieldRef;
+use datafusion::catalog::default_table_source::{DefaultTableSource, provider_as_source};
+use datafusion::common::TableReference;
+use datafusion::error::Result;
+use datafusion::logical_expr::planner::{
+    PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner,
+};
+use datafusion::logical_expr::{LogicalPlanBuilder, TableSource};
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, Expr, TableFactor};
+
+use crate::catalog::{LookupProvider, StreamProvider};
+use crate::error::{Error, Result as OurResult};
+use crate::sql::lookup_join::is_marked;
+use crate::sql::options::{lookup_overrides, stream_start};
+use crate::sql::rewrite::pg_type_of;
+
+/// Plans tables that carry hints; all others are DataFusion's.
+#[derive(Debug)]
+pub struct HintedRelations;
+
+impl RelationPlanner for HintedRelations {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Result<RelationPlanning> {
+        let TableFactor::Table { name, alias, with_hints, args: None, .. } = &relation else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        if with_hints.is_empty() {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        }
+        let reference = context.object_name_to_table_reference(name.clone())?;
+        let plan = |source: Arc<dyn TableSource>| {
+            let table = TableReference::bare(reference.table().to_string());
+            LogicalPlanBuilder::scan(table, source, None)?.build()
+        };
+        let source = context.context_provider().get_table_source(reference.clone())?;
+        let planned = plan(with_options(reference.table(), &source, with_hints)?)?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(planned, alias.clone()))))
+    }
+}
+
+fn with_options(name: &str, source: &Arc<dyn TableSource>, hints: &[Expr]) -> OurResult<Arc<dyn TableSource>> {
+    let provider = source.downcast_ref::<DefaultTableSource>().map(|source| &source.table_provider);
+    let lookup = provider.and_then(|provider| provider.downcast_ref::<LookupProvider>());
+    let stream = provider.and_then(|provider| provider.downcast_ref::<StreamProvider>());
+    match (lookup, stream, is_marked(hints)) {
+        (Some(lookup), _, true) => {
+            let overrides = lookup_overrides(hints)?;
+            Ok(provider_as_source(Arc::new(LookupProvider::for_join(Arc::clone(lookup.table()), overrides))))
+        }
+        (_, Some(stream), false) => {
+            let start = stream_start(name, hints, stream.stream().source.starts())?;
+            Ok(provider_as_source(Arc::new(StreamProvider::new(Arc::clone(stream.stream()), start))))
+        }
+        (Some(_), _, false) => Err(Error::unsupported(format!("\"{name}\" is a lookup table and takes options only in a LOOKUP JOIN"))
+            .with_hint("Write LOOKUP JOIN, with the stream on its left.")),
+        (None, _, true) => Err(Error::unsupported(format!("\"{name}\" is not a lookup table"))
+            .with_hint("The right side of a LOOKUP JOIN is a lookup table of the catalog. If \"lookup\" is meant as an alias, write AS lookup.")),
+        (None, None, false) => Err(Error::unsupported(format!("\"{name}\" takes no options"))),
+    }
+}
+
+/// PostgreSQL's types for the types in SQL text: `timestamp` counts microseconds, `numeric` is numeric(38,18).
+#[derive(Debug)]
+pub struct PostgresTypes;
+
+impl TypePlanner for PostgresTypes {
+    fn plan_type_field(&self, sql_type: &SqlType) -> Result<Option<FieldRef>> {
+        Ok(pg_type_of(sql_type).ok().map(|pg_type| Arc::new(pg_type.field("", true))))
+    }
+}

@@ -1,0 +1,394 @@
+//! What is said differently to DataFusion than the user has said it: views, casts, names of columns.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, SelectItem,
+    SetExpr, TableAlias, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+use crate::catalog::View;
+use crate::error::{Code, Error, Result};
+use crate::pg_type::PgType;
+use crate::sql::dialect::LookasideDialect;
+use crate::sql_name::{fold_ident, relation_name};
+
+/// The function that casts text to the types which DataFusion's own CAST does not know: `pg_cast(value, 'uuid')`.
+pub const CAST_FUNCTION: &str = "pg_cast";
+
+/// Stands between a column's name and what makes it unique inside a plan; no user can type it by accident.
+const UNIQUE_MARK: char = '\u{1}';
+
+/// How deep views may refer to views.
+const MAX_VIEW_DEPTH: usize = 32;
+
+/// Puts the queries of views in the place of their names.
+///
+/// # Errors
+/// 0A000 for options on a view, 54000 for views that refer to each other without end.
+pub fn inline_views(query: &mut Query, view: &dyn Fn(&str) -> Option<View>) -> Result<()> {
+    let mut inliner = ViewInliner { view, shadowed: BTreeSet::new(), depth: 0, error: None };
+    let _ = query.visit(&mut inliner);
+    inliner.error.map_or(Ok(()), Err)
+}
+
+struct ViewInliner<'a> {
+    view: &'a dyn Fn(&str) -> Option<View>,
+    /// Names of WITH queries, which hide views.
+    shadowed: BTreeSet<String>,
+    depth: usize,
+    error: Option<Error>,
+}
+
+impl VisitorMut for ViewInliner<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        for table in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.shadowed.insert(fold_ident(&table.alias.name));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Derived { .. } = factor {
+            self.depth += 1;
+        }
+        let TableFactor::Table { name, alias, with_hints, args: None, .. } = factor else {
+            return ControlFlow::Continue(());
+        };
+        let Some(view_name) =
+            relation_name(name).filter(|view_name| name.0.len() > 1 || !self.shadowed.contains(view_name))
+        else {
+            return ControlFlow::Continue(());
+        };
+        let Some(view) = (self.view)(&view_name) else { return ControlFlow::Continue(()) };
+        if let Some(hint) = with_hints.first() {
+            self.error = Some(options_on_view(&view_name, hint));
+            return ControlFlow::Break(());
+        }
+        if self.depth >= MAX_VIEW_DEPTH {
+            self.error =
+                Some(Error::new(Code::ProgramLimitExceeded, format!("views are nested too deeply at \"{view_name}\"")));
+            return ControlFlow::Break(());
+        }
+        let alias = alias.take().unwrap_or_else(|| TableAlias {
+            explicit: true,
+            name: Ident::with_quote('"', view_name),
+            columns: vec![],
+            at: None,
+        });
+        let columns = match alias.columns.is_empty() {
+            true => view.columns.into_iter().map(|name| ast::TableAliasColumnDef { name, data_type: None }).collect(),
+            false => alias.columns,
+        };
+        self.depth += 1;
+        *factor = TableFactor::Derived {
+            lateral: false,
+            subquery: view.query,
+            alias: Some(TableAlias { columns, ..alias }),
+            sample: None,
+        };
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Derived { .. } = factor {
+            self.depth -= 1;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn options_on_view(view: &str, hint: &Expr) -> Error {
+    match crate::sql::lookup_join::is_mark(hint) {
+        true => Error::unsupported(format!("\"{view}\" is a view and cannot stand on the right of a LOOKUP JOIN"))
+            .with_hint("Only lookup tables of the catalog can be looked up."),
+        false => Error::unsupported(format!("\"{view}\" is a view and takes no options"))
+            .with_hint("Write the options behind the stream in the view's query."),
+    }
+}
+
+/// Names every table of a view's query so that no WITH query around its later use can hide it.
+pub fn qualify_tables(query: &mut Query) {
+    let mut qualifier = Qualifier { own: BTreeSet::new() };
+    let _ = query.visit(&mut qualifier);
+}
+
+struct Qualifier {
+    own: BTreeSet<String>,
+}
+
+impl VisitorMut for Qualifier {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        for table in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.own.insert(fold_ident(&table.alias.name));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        let TableFactor::Table { name, alias, args: None, .. } = factor else { return ControlFlow::Continue(()) };
+        let Some(table) = relation_name(name).filter(|table| name.0.len() == 1 && !self.own.contains(table)) else {
+            return ControlFlow::Continue(());
+        };
+        if alias.is_none() {
+            let name = Ident::with_quote('"', table);
+            *alias = Some(TableAlias { explicit: true, name, columns: vec![], at: None });
+        }
+        name.0.insert(0, ast::ObjectNamePart::Identifier(Ident::new("public")));
+        ControlFlow::Continue(())
+    }
+}
+
+/// Turns casts to types that DataFusion's CAST does not know into calls of [`CAST_FUNCTION`], and collects the
+/// types that casts tell of parameters: `CAST($1 AS int)`.
+///
+/// # Errors
+/// 42704 and 0A000 for types that do not exist here.
+pub fn rewrite_casts(query: &mut Query) -> Result<Vec<(usize, PgType)>> {
+    let mut rewriter = CastRewriter { parameters: vec![], error: None };
+    let _ = query.visit(&mut rewriter);
+    match rewriter.error {
+        Some(error) => Err(error),
+        None => Ok(rewriter.parameters),
+    }
+}
+
+struct CastRewriter {
+    parameters: Vec<(usize, PgType)>,
+    error: Option<Error>,
+}
+
+impl VisitorMut for CastRewriter {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let (inner, data_type) = match expr {
+            Expr::Cast { expr: inner, data_type, format: None, .. } => (inner.as_mut(), data_type.clone()),
+            Expr::TypedString(typed) => {
+                let value = Expr::Value(typed.value.clone());
+                let data_type = typed.data_type.clone();
+                let Ok(pg_type) = pg_type_of(&data_type) else { return ControlFlow::Continue(()) };
+                if needs_function(&pg_type) {
+                    *expr = cast_call(value, &pg_type);
+                }
+                return ControlFlow::Continue(());
+            }
+            _ => return ControlFlow::Continue(()),
+        };
+        let pg_type = match pg_type_of(&data_type) {
+            Ok(pg_type) => pg_type,
+            // varchar(10), char(3) and the like are DataFusion's to plan or to refuse.
+            Err(_)
+                if matches!(
+                    data_type,
+                    ast::DataType::Varchar(_) | ast::DataType::Char(_) | ast::DataType::CharacterVarying(_)
+                ) =>
+            {
+                return ControlFlow::Continue(());
+            }
+            Err(error) => {
+                self.error = Some(error);
+                return ControlFlow::Break(());
+            }
+        };
+        if let Some(number) = parameter_number(inner) {
+            self.parameters.push((number, pg_type.clone()));
+        }
+        if needs_function(&pg_type) {
+            let inner = std::mem::replace(inner, null());
+            *expr = cast_call(inner, &pg_type);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// PostgreSQL's type for a type as the parser has read it.
+///
+/// # Errors
+/// 42704 and 0A000 for types that do not exist here.
+pub fn pg_type_of(data_type: &ast::DataType) -> Result<PgType> {
+    PgType::parse(&data_type.to_string())
+}
+
+/// The type of a parameter as the parser would have read it; what PostgreSQL tells apart and Arrow does not is text.
+///
+/// # Errors
+/// Internal, when a type's own name cannot be read again.
+pub fn parameter_type(pg_type: &PgType) -> Result<ast::DataType> {
+    match pg_type {
+        PgType::Uuid | PgType::Json | PgType::Jsonb => type_in_sql(&PgType::Text),
+        other => type_in_sql(other),
+    }
+}
+
+/// A type as the parser would have read it.
+///
+/// # Errors
+/// Internal, when a type's own name cannot be read again.
+pub fn type_in_sql(pg_type: &PgType) -> Result<ast::DataType> {
+    let dialect = LookasideDialect::default();
+    let parsed =
+        Parser::new(&dialect).try_with_sql(&pg_type.to_string()).and_then(|mut parser| parser.parse_data_type());
+    parsed.map_err(|error| Error::internal(format!("type {pg_type} cannot be read: {error}")))
+}
+
+/// `VALUES (CAST(argument AS type), …)`.
+///
+/// # Errors
+/// 42601 when the arguments cannot stand in VALUES.
+pub fn values_query(arguments: &[Expr], types: &[PgType]) -> Result<Query> {
+    let texts = arguments.iter().zip(types).map(|(argument, pg_type)| format!("CAST({argument} AS {pg_type})"));
+    let text = format!("VALUES ({})", texts.collect::<Vec<_>>().join(", "));
+    let dialect = LookasideDialect::default();
+    let parsed = Parser::new(&dialect).try_with_sql(&text).and_then(|mut parser| parser.parse_query());
+    Ok(*parsed.map_err(|error| Error::new(Code::SyntaxError, format!("bad arguments of EXECUTE: {error}")))?)
+}
+
+fn needs_function(pg_type: &PgType) -> bool {
+    matches!(pg_type, PgType::Bytea | PgType::Uuid | PgType::Json | PgType::Jsonb | PgType::Array(_))
+}
+
+fn parameter_number(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) => name.strip_prefix('$')?.parse().ok(),
+        Expr::Nested(inner) => parameter_number(inner),
+        _ => None,
+    }
+}
+
+fn null() -> Expr {
+    Expr::Value(ValueWithSpan { value: Value::Null, span: Span::empty() })
+}
+
+/// `value` cast to a type by our function.
+pub fn cast_call(value: Expr, pg_type: &PgType) -> Expr {
+    let name =
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(pg_type.to_string()), span: Span::empty() });
+    call(CAST_FUNCTION, vec![value, name])
+}
+
+/// A call of a function.
+pub fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+    let arguments = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)));
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(function)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(ast::FunctionArgumentList {
+            duplicate_treatment: None,
+            args: arguments.collect(),
+            clauses: vec![],
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}
+
+/// Gives the columns of the outermost SELECT the names that PostgreSQL gives them, each made unique for the plan;
+/// [`shown_name`] takes off again what makes them unique.
+pub fn name_columns(query: &mut Query) {
+    let mut body = query.body.as_mut();
+    let select = loop {
+        match body {
+            SetExpr::Select(select) => break select,
+            SetExpr::Query(inner) => body = inner.body.as_mut(),
+            SetExpr::SetOperation { left, .. } => body = left.as_mut(),
+            _ => return,
+        }
+    };
+    let mut seen = BTreeSet::new();
+    for (position, item) in select.projection.iter_mut().enumerate() {
+        let (name, key, expr) = match item {
+            SelectItem::UnnamedExpr(expr) => match expr {
+                Expr::Identifier(ident) => (fold_ident(ident), expr.to_string(), expr.clone()),
+                Expr::CompoundIdentifier(parts) => {
+                    (parts.last().map(fold_ident).unwrap_or_default(), expr.to_string(), expr.clone())
+                }
+                _ => (column_name(expr), column_name(expr), expr.clone()),
+            },
+            SelectItem::ExprWithAlias { expr, alias } => (fold_ident(alias), fold_ident(alias), expr.clone()),
+            _ => continue,
+        };
+        let is_plain = matches!(item, SelectItem::ExprWithAlias { .. })
+            || matches!(&expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+        let is_first = seen.insert(key);
+        if is_first && is_plain {
+            continue;
+        }
+        let unique = if is_first { name } else { format!("{name}{UNIQUE_MARK}{position}") };
+        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', unique) };
+    }
+}
+
+/// A column's name as users see it.
+pub fn shown_name(name: &str) -> &str {
+    name.split(UNIQUE_MARK).next().unwrap_or(name)
+}
+
+/// The name that PostgreSQL gives to a column of this expression.
+fn column_name(expr: &Expr) -> String {
+    const NO_NAME: &str = "?column?";
+    let or_type = |inner: &Expr, data_type: String| match column_name(inner) {
+        name if name == NO_NAME => data_type,
+        name => name,
+    };
+    match expr {
+        Expr::Identifier(ident) => fold_ident(ident),
+        Expr::CompoundIdentifier(parts) => parts.last().map(fold_ident).unwrap_or_default(),
+        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => column_name(inner),
+        Expr::Cast { expr: inner, data_type, .. } => or_type(inner, internal_type_name(data_type)),
+        Expr::TypedString(typed) => internal_type_name(&typed.data_type),
+        Expr::Function(function) if function.name.to_string() == CAST_FUNCTION => cast_name(function, or_type),
+        Expr::Function(function) => relation_name(&function.name).unwrap_or_else(|| NO_NAME.to_string()),
+        Expr::Case { .. } => "case".into(),
+        Expr::Exists { .. } => "exists".into(),
+        Expr::Extract { .. } => "extract".into(),
+        Expr::Array(_) => "array".into(),
+        Expr::Substring { .. } => "substring".into(),
+        Expr::Trim { .. } => "btrim".into(),
+        Expr::Position { .. } => "position".into(),
+        Expr::Ceil { .. } => "ceil".into(),
+        Expr::Floor { .. } => "floor".into(),
+        Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => "bool".into(),
+        _ => NO_NAME.into(),
+    }
+}
+
+fn cast_name(function: &Function, or_type: impl Fn(&Expr, String) -> String) -> String {
+    if let FunctionArguments::List(list) = &function.args
+        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(value)), FunctionArg::Unnamed(FunctionArgExpr::Expr(name))] =
+            list.args.as_slice()
+        && let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(name), .. }) = name
+    {
+        return or_type(value, name.trim_end_matches("[]").to_string());
+    }
+    CAST_FUNCTION.to_string()
+}
+
+/// The name of a type in PostgreSQL's own tables, which is what it calls the column of a cast.
+fn internal_type_name(data_type: &ast::DataType) -> String {
+    let internal = match pg_type_of(data_type) {
+        Ok(PgType::Bool) => "bool",
+        Ok(PgType::Int2) => "int2",
+        Ok(PgType::Int4) => "int4",
+        Ok(PgType::Int8) => "int8",
+        Ok(PgType::Float4) => "float4",
+        Ok(PgType::Float8) => "float8",
+        Ok(PgType::Numeric { .. }) => "numeric",
+        Ok(PgType::Time) => "time",
+        Ok(PgType::Timestamp) => "timestamp",
+        Ok(PgType::Timestamptz) => "timestamptz",
+        Ok(other) => return other.to_string(),
+        Err(_) => return data_type.to_string().split('(').next().unwrap_or_default().trim().to_lowercase(),
+    };
+    internal.to_string()
+}

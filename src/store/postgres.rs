@@ -1,0 +1,206 @@
+//! A table, view or foreign table of PostgreSQL as a store.
+//!
+//! One request is one statement with the distinct keys as array parameters. PostgreSQL compares keys with rows, by
+//! the column's own `=`; which key a row belongs to is told by the key's ordinality, never by its value.
+//! The rest stands in `postgres_connection.rs` (pool, cancel, errors), `postgres_schema.rs` (columns and how to
+//! compare them), `postgres_filter.rs` (conditions), `postgres_encode.rs` and `postgres_decode.rs` (values).
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
+use datafusion::arrow::compute::{sort_to_indices, take};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::logical_expr::Expr;
+use tokio_postgres::Row;
+
+pub use super::postgres_connection::{PostgresConfig, PostgresConnection};
+use super::postgres_decode::{ColumnDecoder, bigint, cells};
+use super::postgres_encode::Parameter;
+use super::postgres_filter::FilterWriter;
+use super::postgres_schema::{
+    PostgresColumn, Relation, RelationKind, get, quote_identifier, read_columns, read_relation,
+};
+pub use super::postgres_tls::SslMode;
+use super::{Answer, LookupRequest, LookupShape, Store, StoreError};
+use crate::error::{Error, Result};
+use crate::pg_type::PgType;
+
+/// A `[lookup.X]` over a connection to PostgreSQL, as the catalog has it.
+#[derive(Clone, Debug)]
+pub struct PostgresTable {
+    /// As PostgreSQL reads names: `customers`, `public.customers`, `"Mixed Case"`.
+    pub table: String,
+    /// The columns to expose, in this order; `None`: all.
+    pub columns: Option<Vec<String>>,
+    /// Types to use instead of what the store says.
+    pub types: Vec<(String, PgType)>,
+}
+
+/// A relation whose columns have been read.
+#[derive(Debug)]
+pub struct PostgresStore {
+    connection: Arc<PostgresConnection>,
+    /// Quoted, with its schema.
+    relation: String,
+    kind: RelationKind,
+    columns: Vec<PostgresColumn>,
+    schema: SchemaRef,
+}
+
+/// An index's columns: those that its order begins with first.
+const INDEXES: &str = "\
+SELECT i.indkey::int2[], i.indnkeyatts, i.indisunique
+FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_am AS a ON a.oid = c.relam
+WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND a.amname IN ('btree', 'hash')";
+
+impl PostgresStore {
+    /// Reads the table's columns and types.
+    ///
+    /// # Errors
+    /// Unavailable if the store is; 42P01 for an unknown table, 42703 for an unknown column, 0A000 for a type that we lack.
+    pub async fn connect(connection: Arc<PostgresConnection>, table: PostgresTable) -> Result<Self, StoreError> {
+        let relation = read_relation(&connection, &table.table).await?;
+        let columns = read_columns(&connection, &relation, table.columns.as_deref(), &table.types).await?;
+        let Relation { schema, name, kind, .. } = relation;
+        let fields = columns.iter().map(|column| column.pg_type.field(&column.name, column.nullable));
+        let schema_ref = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let relation = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
+        Ok(PostgresStore { connection, relation, kind, columns, schema: schema_ref })
+    }
+
+    /// Whether an index helps to find rows by these columns (positions in the schema): one that leads with them, in any
+    /// order, or a unique one that needs no others. True for views and foreign tables, of which that cannot be told.
+    pub async fn key_index_exists(&self, key_columns: &[usize]) -> Result<bool, StoreError> {
+        if self.kind != RelationKind::Table {
+            return Ok(true);
+        }
+        let keys = key_columns.iter().filter_map(|&i| self.columns.get(i)).map(|c| c.number).collect::<Vec<_>>();
+        for row in self.connection.query_once(INDEXES, &[Parameter::text(&self.relation)]).await? {
+            let (mut columns, key_count, unique): (Vec<i16>, i16, bool) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+            columns.truncate(usize::try_from(key_count).unwrap_or_default());
+            let leads = columns.len() >= keys.len() && columns[..keys.len()].iter().all(|column| keys.contains(column));
+            if leads || (unique && columns.iter().all(|column| keys.contains(column))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The statement for a shape, and the texts that its conditions send after the keys.
+    fn statement(&self, shape: &LookupShape) -> Result<(String, Vec<String>)> {
+        let mut select = vec!["k.ordinality".to_string()];
+        for &position in &shape.columns {
+            select.push(self.column(position)?.value.clone());
+        }
+        let (mut arrays, mut names, mut joins) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, &position) in shape.key_columns.iter().enumerate() {
+            let (column, number) = (self.column(position)?, i + 1);
+            arrays.push(format!("${number}::{}", column.keys));
+            names.push(format!("k{number}"));
+            joins.push(column.equals(&format!("k.k{number}")));
+        }
+        let mut writer = FilterWriter::new(&self.columns, shape.key_columns.len());
+        let mut filters = Vec::new();
+        for filter in &shape.filters {
+            let condition = writer.condition(filter);
+            filters.push(condition.ok_or_else(|| Error::internal(format!("the store cannot apply {filter}")))?);
+        }
+        let condition = if filters.is_empty() { String::new() } else { format!(" WHERE {}", filters.join(" AND ")) };
+        let statement = format!(
+            "SELECT {} FROM unnest({}) WITH ORDINALITY AS k({}, ordinality) JOIN {} AS t ON {}{condition}",
+            select.join(", "),
+            arrays.join(", "),
+            names.join(", "),
+            self.relation,
+            joins.join(" AND "),
+        );
+        Ok((statement, writer.into_texts()))
+    }
+
+    fn column(&self, position: usize) -> Result<&PostgresColumn> {
+        let count = self.columns.len();
+        let missing = || Error::internal(format!("column {position} was asked of a table with {count} columns"));
+        self.columns.get(position).ok_or_else(missing)
+    }
+
+    /// The keys as array parameters, in the order of `order`.
+    fn parameters(&self, request: &LookupRequest, order: &UInt32Array) -> Result<Vec<Parameter>> {
+        let mut parameters = Vec::with_capacity(request.keys.len());
+        for (&position, keys) in request.shape.key_columns.iter().zip(&request.keys) {
+            let keys = take(keys, order, None)?;
+            parameters.push(Parameter::keys(&keys, &self.column(position)?.pg_type)?);
+        }
+        Ok(parameters)
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn can_filter(&self, filter: &Expr) -> bool {
+        FilterWriter::new(&self.columns, 0).condition(filter).is_some()
+    }
+
+    async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {
+        let shape = &request.shape;
+        let (statement, texts) = self.statement(shape)?;
+        let Some(first) = request.keys.first() else {
+            return Err(Error::internal("a lookup without a key").into());
+        };
+        // Neighbouring keys share pages of the index: sorted, a request is a fifth faster.
+        let order = sort_to_indices(first, None, None).map_err(Error::from)?;
+        let mut parameters = self.parameters(request, &order)?;
+        parameters.extend(texts.iter().map(|text| Parameter::text(text)));
+        let mut answer = AnswerDecoder::new(shape.columns.iter().map(|&i| self.column(i)).collect::<Result<_>>()?);
+        self.connection.query(&statement, &parameters, |rows| Ok(answer.append(rows)?)).await?;
+        Ok(answer.finish(&self.schema, &shape.columns, &order)?)
+    }
+}
+
+impl fmt::Display for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "postgres {} at {}", self.relation, self.connection)
+    }
+}
+
+/// Rows of an answer on their way into arrays.
+struct AnswerDecoder {
+    ordinalities: Vec<i64>,
+    columns: Vec<ColumnDecoder>,
+}
+
+impl AnswerDecoder {
+    fn new(columns: Vec<&PostgresColumn>) -> Self {
+        let decoder = |column: &&PostgresColumn| ColumnDecoder::new(&column.name, &column.pg_type, column.nullable);
+        AnswerDecoder { ordinalities: Vec::new(), columns: columns.iter().map(decoder).collect() }
+    }
+
+    fn append(&mut self, rows: &[Row]) -> Result<()> {
+        for cell in cells(rows, 0)? {
+            self.ordinalities.push(bigint(cell)?);
+        }
+        for (i, column) in self.columns.iter_mut().enumerate() {
+            column.append(&cells(rows, i + 1)?)?;
+        }
+        Ok(())
+    }
+
+    /// `order` says which key of the request had which ordinality.
+    fn finish(self, schema: &SchemaRef, columns: &[usize], order: &UInt32Array) -> Result<Answer> {
+        let mut key_of_row = Vec::with_capacity(self.ordinalities.len());
+        for ordinality in self.ordinalities {
+            let position = usize::try_from(ordinality - 1).ok().and_then(|i| order.values().get(i));
+            key_of_row.push(*position.ok_or_else(|| Error::internal(format!("no key has ordinality {ordinality}")))?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(key_of_row.len()));
+        let arrays = self.columns.into_iter().map(ColumnDecoder::finish).collect::<Result<Vec<_>>>()?;
+        let rows = RecordBatch::try_new_with_options(Arc::new(schema.project(columns)?), arrays, &options)?;
+        Ok(Answer { rows, key_of_row: UInt32Array::from(key_of_row) })
+    }
+}

@@ -1,0 +1,75 @@
+//! TLS towards PostgreSQL: none, or with everything verified.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio_postgres::{CancelToken, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::{Code, Error, Result};
+
+/// What is asked of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    /// No TLS.
+    Disable,
+    /// TLS, with a certificate from a trusted authority for the very host.
+    VerifyFull,
+}
+
+/// TLS as every connection of a pool speaks it.
+#[derive(Clone)]
+pub(super) enum Tls {
+    Off,
+    Rustls(MakeRustlsConnect),
+}
+
+impl Tls {
+    pub(super) fn try_new(sslmode: SslMode, sslrootcert: Option<&Path>) -> Result<Tls> {
+        if sslmode == SslMode::Disable {
+            return Ok(Tls::Off);
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::internal(format!("TLS cannot be set up: {error}")))?
+            .with_root_certificates(roots(sslrootcert)?)
+            .with_no_client_auth();
+        Ok(Tls::Rustls(MakeRustlsConnect::new(config)))
+    }
+
+    /// Asks the server to stop what `token` stands for, over a connection as safe as the first.
+    pub(super) async fn cancel(&self, token: &CancelToken) -> Result<(), tokio_postgres::Error> {
+        match self {
+            Tls::Off => token.cancel_query(NoTls).await,
+            Tls::Rustls(tls) => token.cancel_query(tls.clone()).await,
+        }
+    }
+}
+
+/// The certificates to trust: those of `sslrootcert`, else the system's.
+fn roots(sslrootcert: Option<&Path>) -> Result<rustls::RootCertStore> {
+    let mut roots = rustls::RootCertStore::empty();
+    let Some(path) = sslrootcert else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(Error::new(Code::InvalidParameterValue, "the system has no certificates to trust")
+                .with_hint("Name a file of them with sslrootcert."));
+        }
+        return Ok(roots);
+    };
+    let unreadable = |error: &dyn fmt::Display| {
+        Error::new(Code::InvalidParameterValue, format!("sslrootcert \"{}\" cannot be read: {error}", path.display()))
+    };
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
+        let certificate = certificate.map_err(|error| unreadable(&error))?;
+        roots.add(certificate).map_err(|error| unreadable(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(unreadable(&"it holds no certificate"));
+    }
+    Ok(roots)
+}

@@ -1,0 +1,8 @@
+//! Tests against real services, which they start themselves. One binary: each one links DataFusion.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says so by panicking")]
+
+mod architecture;
+mod slt;
+mod store_postgres;
+mod store_postgres_failure;
+mod support;

@@ -1,0 +1,90 @@
+//! The server under test, in this process, on a free port.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::common::runtime::SpawnedTask;
+use lookaside::catalog::{Catalog, file};
+use lookaside::engine::Engine;
+use lookaside::server::Server;
+use lookaside::session::Session;
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+
+/// A server that runs while this lives.
+pub struct Lookaside {
+    pub engine: Arc<Engine>,
+    pub port: u16,
+    stop: CancellationToken,
+    serving: Option<SpawnedTask<()>>,
+}
+
+impl Lookaside {
+    /// Serves a catalog given as text; relative paths in it start at the project's folder.
+    pub async fn start(catalog: &str) -> Lookaside {
+        Self::serve(engine(catalog)).await
+    }
+
+    pub async fn serve(engine: Arc<Engine>) -> Lookaside {
+        let server = Server::bind(Arc::clone(&engine), "127.0.0.1:0").await.unwrap();
+        let port = server.local_address().unwrap().port();
+        let stop = CancellationToken::new();
+        let serving = Some(SpawnedTask::spawn(server.run(stop.clone())));
+        Lookaside { engine, port, stop, serving }
+    }
+
+    /// A client of the server.
+    pub async fn connect(&self) -> Client {
+        self.connect_as("tests").await
+    }
+
+    /// A client that gives itself this application_name.
+    pub async fn connect_as(&self, application_name: &str) -> Client {
+        let config = format!("host=127.0.0.1 port={} user=tests application_name={application_name}", self.port);
+        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
+        // It ends with the client or with the server.
+        SpawnedTask::spawn(async move {
+            let _ = connection.await;
+        })
+        .detach_for_tests();
+        client
+    }
+
+    pub fn session(&self) -> Session {
+        Session::new(Arc::clone(&self.engine))
+    }
+
+    /// Stops as SIGTERM does, and waits for the end.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(serving) = self.serving.take() {
+            serving.join().await.unwrap();
+        }
+    }
+}
+
+/// An engine over a catalog given as text.
+pub fn engine(catalog: &str) -> Arc<Engine> {
+    let path = project().join("test-catalog.toml");
+    let definition = file::read_text(&[(path, catalog.to_string())], &|_| None).unwrap_or_else(|problems| {
+        panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    });
+    Engine::new(Catalog::open(definition).unwrap_or_else(|problems| {
+        panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }))
+}
+
+/// The project's folder.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
+}
+
+trait Detach {
+    fn detach_for_tests(self);
+}
+
+impl Detach for SpawnedTask<()> {
+    fn detach_for_tests(self) {
+        std::mem::forget(self);
+    }
+}
