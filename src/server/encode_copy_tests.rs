@@ -6,6 +6,9 @@ use datafusion::arrow::array::{ArrayRef, Int32Array, StringArray};
 
 use super::*;
 
+/// Names and values of options; an empty value is none.
+type Options = &'static [(&'static str, &'static str)];
+
 fn options(given: &[(&'static str, &'static str)]) -> Result<CopyOptions> {
     CopyOptions::try_new(given.iter().map(|(name, value)| (*name, (!value.is_empty()).then_some(*value))))
 }
@@ -90,7 +93,7 @@ fn binary_has_signature_counts_and_trailer() {
 
 #[test]
 fn options_are_checked_as_postgres_checks_them() {
-    let cases: [(&[(&str, &str)], &str, &str); 24] = [
+    let cases: [(Options, &str, &str); 24] = [
         (&[("format", "foo")], "22023", "COPY format \"foo\" not recognized"),
         (&[("foo", "bar")], "42601", "option \"foo\" not recognized"),
         (&[("format", "csv"), ("format", "text")], "42601", "conflicting or redundant options"),
