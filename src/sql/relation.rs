@@ -10,7 +10,7 @@ use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner,
 };
 use datafusion::logical_expr::{LogicalPlanBuilder, TableSource};
-use datafusion::sql::sqlparser::ast::{DataType as SqlType, Expr, Ident, TableAlias, TableAliasColumnDef, TableFactor};
+use datafusion::sql::sqlparser::ast::{DataType as SqlType, Expr, Ident, ObjectName, TableAlias, TableAliasColumnDef, TableFactor};
 
 use crate::catalog::{LookupProvider, StreamProvider};
 use crate::error::{Error, Result as OurResult};
@@ -44,11 +44,19 @@ impl RelationPlanner for HintedRelations {
         let source = match context.context_provider().get_table_source(reference.clone()) {
             Ok(source) => source,
             Err(_) if with_hints.is_empty() => return Ok(RelationPlanning::Original(Box::new(relation))),
-            Err(error) => return Err(error),
+            Err(error) => return Err(at(name, error.into()).into()),
         };
         let alias = alias.clone().map(|alias| with_all_columns(alias, &source));
         let source = if with_hints.is_empty() { source } else { with_options(reference.table(), &source, with_hints)? };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan(source)?, alias))))
+    }
+}
+
+/// The error with the place of the name that it is about.
+fn at(name: &ObjectName, error: Error) -> Error {
+    match name.0.first().and_then(|part| part.as_ident()) {
+        Some(ident) => error.with_place(ident.span.start.line, ident.span.start.column),
+        None => error,
     }
 }
 
