@@ -21,7 +21,8 @@ use crate::plan::check::check_streaming;
 use crate::plan::with_rules;
 use crate::sql::cast::PgCast;
 use crate::sql::relation::{HintedRelations, PostgresTypes};
-use crate::sql::{rewrite, star};
+use crate::sql::system_time::SystemTime;
+use crate::sql::{rewrite, star, system_time};
 
 /// Most parameters of a statement, as in the protocol.
 const MAX_PARAMETERS: usize = 65_535;
@@ -43,6 +44,8 @@ pub struct Planned {
     pub schema: SchemaRef,
     /// Whether the rows never end by themselves.
     pub endless: bool,
+    /// What the client is to be told when it runs.
+    pub notices: Vec<Error>,
 }
 
 /// Rows on their way.
@@ -70,9 +73,10 @@ impl Engine {
             .with_type_planner(Arc::new(PostgresTypes))
             .with_relation_planners(vec![Arc::new(HintedRelations)]);
         let mut state = with_rules(state).build();
-        let cast = Arc::new(ScalarUDF::from(PgCast::new()));
-        // A fresh registry has no function of this name that the registration could clash with.
-        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, cast);
+        for function in [ScalarUDF::from(PgCast::new()), ScalarUDF::from(SystemTime::new())] {
+            // A fresh registry has no function of this name that the registration could clash with.
+            let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));
+        }
         Arc::new(Engine { catalog, state })
     }
 
@@ -88,6 +92,7 @@ impl Engine {
     pub async fn plan(&self, query: &Query, declared: &[Option<PgType>]) -> Result<Planned> {
         let mut query = query.clone();
         rewrite::inline_views(&mut query, &|name| self.catalog.view(name))?;
+        let notices = system_time::take_system_times(&mut query)?;
         star::refuse_natural_lookup_joins(&query)?;
         self.expand_stars(&mut query).await?;
         let told_by_casts = rewrite::rewrite_casts(&mut query)?;
@@ -114,7 +119,7 @@ impl Engine {
         for field in schema.fields() {
             PgType::of_field(field)?;
         }
-        Ok(Planned { plan, parameters, schema, endless })
+        Ok(Planned { plan, parameters, schema, endless, notices })
     }
 
     /// Begins to run a planned query: from here on, `latest` is fixed and rows may come.

@@ -71,7 +71,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let is_server = matches!(arguments.command, Command::Serve { .. });
-    telemetry::start(arguments.log_format, if is_server { "info" } else { "warn" });
+    telemetry::start(arguments.log_format, if is_server { "warn,lookaside=info" } else { "warn" });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -12,8 +12,8 @@ use datafusion::optimizer::AnalyzerRule;
 
 use crate::error::{Code, Error, Result};
 use crate::lookup::JoinKind;
-use crate::plan::key_type;
 use crate::plan::lookup_node::{LookupJoinNode, LookupKey, column_at, scan_under_aliases};
+use crate::plan::{SYSTEM_TIME_FUNCTION, key_type};
 
 /// The last analyzer rule: after type coercion, before the optimizer takes `ON` apart.
 #[derive(Debug)]
@@ -96,6 +96,8 @@ fn plan_join(join: Join) -> Result<LogicalPlan> {
 
     let sides = Sides { left: join.left.schema(), right: join.right.schema() };
     let mut sorted = Conditions::default();
+    // The moment of FOR SYSTEM_TIME AS OF has been resolved and typed; a lookup sees the present.
+    conditions.retain(|condition| !is_system_time(condition));
     for condition in conditions {
         sorted.add(condition, &sides, &join.right)?;
     }
@@ -113,6 +115,10 @@ fn plan_join(join: Join) -> Result<LogicalPlan> {
     };
     let node = LookupJoinNode::try_new(left, right, kind, sorted.keys, (gate, residual))?;
     Ok(LogicalPlan::Extension(Extension { node: std::sync::Arc::new(node) }))
+}
+
+fn is_system_time(condition: &Expr) -> bool {
+    matches!(condition, Expr::ScalarFunction(function) if function.name() == SYSTEM_TIME_FUNCTION)
 }
 
 fn no_key(table: &str) -> Error {

@@ -2,7 +2,7 @@
 //!
 //! In order: `lookup_rule.rs` turns a join with a lookup scan into the node of `lookup_node.rs` (with `key_type.rs`
 //! saying what may be compared), `check.rs` refuses what cannot stream, `filter.rs` takes WHERE through the node,
-//! `lookup_planner.rs` makes the operator, `stream_filter.rs`, `arithmetic.rs` and `constant.rs` put right what
+//! `lookup_planner.rs` makes the operator, `stream_filter.rs`, `merge.rs`, `arithmetic.rs` and `constant.rs` put right what
 //! DataFusion does differently over a stream, or from PostgreSQL.
 
 mod arithmetic;
@@ -13,6 +13,7 @@ mod key_type;
 mod lookup_node;
 mod lookup_planner;
 mod lookup_rule;
+mod merge;
 mod stream_filter;
 
 use std::sync::Arc;
@@ -26,6 +27,9 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+
+/// The condition that carries the moment of `FOR SYSTEM_TIME AS OF` into the plan.
+pub const SYSTEM_TIME_FUNCTION: &str = "system_time_as_of";
 
 /// Puts our rules between DataFusion's, and our planner before its own.
 pub fn with_rules(state: SessionStateBuilder) -> SessionStateBuilder {
@@ -57,7 +61,8 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let ours: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] =
         [Arc::new(arithmetic::CheckedArithmetic), Arc::new(stream_filter::FilterAsRowsCome)];
-    ours.into_iter().chain(PhysicalOptimizer::new().rules).collect()
+    let last: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(merge::MergeAtOnce);
+    ours.into_iter().chain(PhysicalOptimizer::new().rules).chain([last]).collect()
 }
 
 /// The provider behind a scan, if it is of this type.

@@ -231,9 +231,10 @@ impl Connection {
         }
         let formats = Format::expand(&bind.parameter_format_codes, expected)
             .map_err(|_| Error::new(Code::ProtocolViolation, "bind message has a wrong number of parameter formats"))?;
+        let settings = self.value_settings();
         let mut values = vec![];
         for ((bytes, format), pg_type) in bind.parameters.iter().zip(formats).zip(&prepared.parameters) {
-            values.push(decode_parameter(bytes.as_deref(), format, pg_type)?);
+            values.push(decode_parameter(bytes.as_deref(), format, pg_type, settings)?);
         }
         let codes = bind.result_column_format_codes;
         let portal = match (&prepared.statement.kind, prepared.planned.is_some()) {

@@ -176,6 +176,12 @@ impl Session {
     /// Whatever goes wrong before the first row; the caller then fails the transaction.
     pub async fn execute(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Executed> {
         self.refuse_in_failed_transaction(&prepared.statement)?;
+        let mut executed = self.dispatch(prepared, values).await?;
+        executed.notices.extend(prepared.planned.iter().flat_map(|planned| planned.notices.iter().cloned()));
+        Ok(executed)
+    }
+
+    async fn dispatch(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Executed> {
         match &prepared.statement.kind {
             StatementKind::Empty => Ok(Executed::done("")),
             StatementKind::Query(_) => {

@@ -47,7 +47,7 @@ pub fn without_parser(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>>
 }
 
 /// Sorts one parsed statement.
-pub fn classify(parsed: Parsed, text: &str) -> Result<StatementKind> {
+pub fn classify(parsed: Parsed) -> Result<StatementKind> {
     Ok(match parsed {
         Parsed::Query(query) => StatementKind::Query(query),
         Parsed::Explain { statement, analyze, verbose: _, format: None, options, .. } => {
@@ -77,7 +77,7 @@ pub fn classify(parsed: Parsed, text: &str) -> Result<StatementKind> {
         Parsed::Prepare { name, data_types, statement } => StatementKind::Prepare {
             name: fold_ident(&name),
             types: data_types,
-            statement: Box::new(Statement { text: statement.to_string(), kind: classify(*statement, text)? }),
+            statement: Box::new(Statement { text: statement.to_string(), kind: classify(*statement)? }),
         },
         Parsed::Execute { name: Some(name), parameters, .. } => {
             StatementKind::Execute { name: fold_name(&name)?, parameters }

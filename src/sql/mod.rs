@@ -11,6 +11,7 @@ pub mod options;
 pub mod relation;
 pub mod rewrite;
 pub mod star;
+pub mod system_time;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, Query};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -159,7 +160,7 @@ fn parse_one(whole: &str, text: String, tokens: Vec<TokenWithSpan>) -> Result<St
         return Err(syntax_error(whole, &next));
     }
     lookup_join::mark_lookup_tables(&mut statement, &lookup_tables)?;
-    Ok(Statement { kind: classify::classify(statement, whole)?, text })
+    Ok(Statement { kind: classify::classify(statement)?, text })
 }
 
 fn syntax_error(text: &str, token: &TokenWithSpan) -> Error {

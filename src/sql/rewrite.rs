@@ -271,14 +271,19 @@ fn null() -> Expr {
 pub fn cast_call(value: Expr, pg_type: &PgType) -> Expr {
     let name =
         Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(pg_type.to_string()), span: Span::empty() });
-    let argument = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
+    call(CAST_FUNCTION, vec![value, name])
+}
+
+/// A call of a function.
+pub fn call(function: &str, arguments: Vec<Expr>) -> Expr {
+    let arguments = arguments.into_iter().map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)));
     Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(CAST_FUNCTION)]),
+        name: ObjectName::from(vec![Ident::new(function)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(ast::FunctionArgumentList {
             duplicate_treatment: None,
-            args: vec![argument(value), argument(name)],
+            args: arguments.collect(),
             clauses: vec![],
         }),
         filter: None,
