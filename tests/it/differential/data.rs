@@ -47,8 +47,22 @@ const PLACES: [(&str, &str); 7] = [
     ("big", "bigint"),
 ];
 
-const BIGS: [&str; 14] =
-    ["0", "1", "2", "3", "4", "5", "6", "7", "10", "-1", "-3", "2147483648", "4611686018427387903", "-4611686018427387904"];
+const BIGS: [&str; 14] = [
+    "0",
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "6",
+    "7",
+    "10",
+    "-1",
+    "-3",
+    "2147483648",
+    "4611686018427387903",
+    "-4611686018427387904",
+];
 const SMALLS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "-3", "2147483647"];
 const WORDS: [&str; 22] = [
     "a",
@@ -80,7 +94,8 @@ const PRICES: [&str; 10] = ["0", "0.50", "1", "1.5", "3", "10", "15", "-1.50", "
 const FINER_PRICES: [&str; 11] =
     ["0", "0.5", "1.000", "1.5", "3", "10", "15", "-1.5", "9999999999.99", "12.34", "12.345"];
 const RATIOS: [&str; 10] = ["0", "-0", "NaN", "Infinity", "-Infinity", "0.1", "1.5", "5e-324", "1e+300", "-2.5"];
-const DAYS: [&str; 7] = ["2024-02-29", "1970-01-01", "1969-12-31", "0001-01-01", "9999-12-31", "2000-01-01", "1582-10-10"];
+const DAYS: [&str; 7] =
+    ["2024-02-29", "1970-01-01", "1969-12-31", "0001-01-01", "9999-12-31", "2000-01-01", "1582-10-10"];
 const MOMENTS: [&str; 8] = [
     "2024-02-29 00:00:00+00",
     "2024-02-29 12:00:00+00",
@@ -101,7 +116,7 @@ const REFS: [&str; 6] = [
 ];
 const RAWS: [&str; 8] = ["\\x", "\\x00", "\\xff", "\\xdeadbeef", "\\x27", "\\x5c4e", "\\xDEAD", "\\xc3a9"];
 
-const ORDER_COUNT: usize = 200;
+const ORDER_COUNT: usize = 150;
 const PEOPLE_COUNT: usize = 60;
 const PLACES_COUNT: usize = 40;
 
@@ -132,8 +147,11 @@ impl Data {
     /// The statements that make the tables in PostgreSQL, in a schema of their own.
     pub fn postgres(&self) -> String {
         let mut sql = "CREATE SCHEMA differential; SET search_path = differential;\n".to_string();
-        let tables =
-            [("orders", &ORDERS[..], &self.orders), ("people", &PEOPLE, &self.people), ("places", &PLACES, &self.places)];
+        let tables = [
+            ("orders", &ORDERS[..], &self.orders),
+            ("people", &PEOPLE, &self.people),
+            ("places", &PLACES, &self.places),
+        ];
         for (name, columns, rows) in tables {
             let columns: Vec<String> = columns.iter().map(|(name, pg_type)| format!("{name} {pg_type}")).collect();
             sql.push_str(&format!("CREATE TABLE {name} ({});\n{};\n", columns.join(", "), insert(name, rows)));

@@ -63,6 +63,9 @@ pub const CONDITIONS: &[&str] = &[
     "o.big = p.big AND p.day > DATE '1970-01-01'",
     "o.big = p.big AND p.at <= TIMESTAMPTZ '2024-03-31 01:30:00+01'",
     "o.big = p.big AND p.ratio > 0.5",
+    "o.big = p.big AND p.ratio IN (0, 1.5, 0.1)",
+    "o.big = p.big AND p.ratio BETWEEN 0 AND p.price",
+    "o.big = p.big AND p.ratio >= 0",
     "o.big = p.big AND p.ref <> 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
     "o.big = p.big AND p.big - p.small > 0",
     "o.big = p.big AND length(p.words) > 3",
@@ -76,6 +79,9 @@ pub const CONDITIONS: &[&str] = &[
     // Conditions on both.
     "o.big = p.big AND o.small < p.small",
     "o.big = p.big AND o.words <> p.words",
+    "o.big = p.big AND o.ratio = p.ratio",
+    "o.big = p.big AND o.ratio >= p.ratio",
+    "o.price = p.ratio",
     "o.big = p.big AND o.price + p.price > 3",
     "o.big = p.big AND (o.flag OR p.flag)",
     "o.big = p.big AND coalesce(p.note, o.words) LIKE '%a%'",
@@ -87,6 +93,7 @@ pub const QUERIES: &[&str] = &[
     // USING.
     "SELECT o.n, * FROM orders AS o LOOKUP JOIN people AS p USING (big)",
     "SELECT o.n, * FROM orders AS o LEFT LOOKUP JOIN people AS p USING (big)",
+    "SELECT o.n, o.n, n, * FROM orders AS o LOOKUP JOIN people AS p ON o.big = p.big",
     "SELECT n, small, flag, o.flag, p.flag, id FROM orders AS o LOOKUP JOIN people AS p USING (small, flag)",
     "SELECT n, flag, small, o.small, p.small, id FROM orders AS o LEFT LOOKUP JOIN people AS p USING (flag, small)",
     // All columns, no column, columns that are all NULL.

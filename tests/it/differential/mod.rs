@@ -45,7 +45,8 @@ async fn lookup_joins_give_the_rows_of_postgresql_joins() {
     let server = PostgresServer::shared();
     server.execute(&data.postgres()).await;
     let cases = Arc::new(cases(server).await);
-    let barren: Vec<&str> = cases.iter().filter(|case| case.expected.is_empty()).map(|case| case.sql.as_str()).collect();
+    let barren: Vec<&str> =
+        cases.iter().filter(|case| case.expected.is_empty()).map(|case| case.sql.as_str()).collect();
     // Another seed may leave a join or two without rows; if it were many, the data would be of no use.
     assert!(barren.len() * 20 < cases.len(), "seed {seed}: no rows to compare in {barren:#?}");
 
@@ -135,7 +136,8 @@ fn difference(way: Way, rows: Vec<Row>, expected: &[Row]) -> Option<String> {
     if rows == expected {
         return None;
     }
-    let first = |these: &[Row], others: &[Row]| these.iter().find(|row| count(row, these) > count(row, others)).cloned();
+    let first =
+        |these: &[Row], others: &[Row]| these.iter().find(|row| count(row, these) > count(row, others)).cloned();
     Some(format!(
         "{} rows instead of {}; too many: {:?}; missing: {:?}",
         rows.len(),
