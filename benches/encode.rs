@@ -11,9 +11,10 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::Schema;
 use lookaside::error::Result;
+use lookaside::format::copy_options::CopyOptions;
 use lookaside::pg_type::{PgType, UTC};
 use lookaside::server::encode::{Format, RowEncoder};
-use lookaside::server::encode_copy::{CopyEncoder, CopyOptions};
+use lookaside::server::encode_copy::CopyEncoder;
 use tokio::time::Instant;
 
 const ROWS: usize = 8192;

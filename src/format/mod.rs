@@ -6,8 +6,8 @@
 //! not wait put it on a thread of its own.
 
 pub mod copy;
-pub mod csv;
 pub mod copy_options;
+pub mod csv;
 mod datetime;
 mod fields;
 mod file;

@@ -8,8 +8,8 @@ use datafusion::sql::sqlparser::ast::{CopyOption, Ident, ObjectName};
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::format::copy_options::CopyOptions;
 use crate::format::copy::CopyDecoder;
+use crate::format::copy_options::CopyOptions;
 use crate::pg_type::PgType;
 use crate::session::Session;
 use crate::session::insert::column_positions;
