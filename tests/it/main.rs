@@ -2,6 +2,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says so by panicking")]
 
 mod architecture;
+mod clients;
+mod commands;
+mod failure;
+mod protocol;
+mod protocol_copy;
+mod protocol_stop;
+mod psql;
 mod slt;
 mod store_postgres;
 mod store_postgres_failure;
