@@ -3,6 +3,13 @@
 
 mod architecture;
 mod differential;
+mod clients;
+mod commands;
+mod failure;
+mod protocol;
+mod protocol_copy;
+mod protocol_stop;
+mod psql;
 mod slt;
 mod store_postgres;
 mod store_postgres_failure;

@@ -7,13 +7,11 @@ use datafusion::common::runtime::SpawnedTask;
 use lookaside::catalog::{Catalog, file};
 use lookaside::engine::Engine;
 use lookaside::server::Server;
-use lookaside::session::Session;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
 /// A server that runs while this lives.
 pub struct Lookaside {
-    pub engine: Arc<Engine>,
     pub port: u16,
     stop: CancellationToken,
     serving: Option<SpawnedTask<()>>,
@@ -26,11 +24,11 @@ impl Lookaside {
     }
 
     pub async fn serve(engine: Arc<Engine>) -> Lookaside {
-        let server = Server::bind(Arc::clone(&engine), "127.0.0.1:0").await.unwrap();
+        let server = Server::bind(engine, "127.0.0.1:0").await.unwrap();
         let port = server.local_address().unwrap().port();
         let stop = CancellationToken::new();
         let serving = Some(SpawnedTask::spawn(server.run(stop.clone())));
-        Lookaside { engine, port, stop, serving }
+        Lookaside { port, stop, serving }
     }
 
     /// A client of the server.
@@ -40,18 +38,7 @@ impl Lookaside {
 
     /// A client that gives itself this application_name.
     pub async fn connect_as(&self, application_name: &str) -> Client {
-        let config = format!("host=127.0.0.1 port={} user=tests application_name={application_name}", self.port);
-        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
-        // It ends with the client or with the server.
-        SpawnedTask::spawn(async move {
-            let _ = connection.await;
-        })
-        .detach_for_tests();
-        client
-    }
-
-    pub fn session(&self) -> Session {
-        Session::new(Arc::clone(&self.engine))
+        connect_to(self.port, application_name).await
     }
 
     /// Stops as SIGTERM does, and waits for the end.
@@ -61,6 +48,18 @@ impl Lookaside {
             serving.join().await.unwrap();
         }
     }
+}
+
+/// A client of whatever serves at this port.
+pub async fn connect_to(port: u16, application_name: &str) -> Client {
+    let config = format!("host=127.0.0.1 port={port} user=tests application_name={application_name}");
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
+    // It ends with the client or with the server.
+    SpawnedTask::spawn(async move {
+        let _ = connection.await;
+    })
+    .detach_for_tests();
+    client
 }
 
 /// An engine over a catalog given as text.
