@@ -11,6 +11,7 @@ mod protocol_copy;
 mod protocol_stop;
 mod psql;
 mod slt;
+mod soak;
 mod store_postgres;
 mod store_postgres_failure;
 mod support;
