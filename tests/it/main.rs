@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says so by panicking")]
 
 mod architecture;
-mod differential;
 mod clients;
 mod commands;
+mod differential;
 mod failure;
 mod protocol;
 mod protocol_copy;
