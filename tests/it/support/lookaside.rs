@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A server that runs while this lives.
 pub struct Lookaside {
+    pub engine: Arc<Engine>,
     pub port: u16,
     stop: CancellationToken,
     serving: Option<SpawnedTask<()>>,
@@ -24,11 +25,11 @@ impl Lookaside {
     }
 
     pub async fn serve(engine: Arc<Engine>) -> Lookaside {
-        let server = Server::bind(engine, "127.0.0.1:0").await.unwrap();
+        let server = Server::bind(Arc::clone(&engine), "127.0.0.1:0").await.unwrap();
         let port = server.local_address().unwrap().port();
         let stop = CancellationToken::new();
         let serving = Some(SpawnedTask::spawn(server.run(stop.clone())));
-        Lookaside { port, stop, serving }
+        Lookaside { engine, port, stop, serving }
     }
 
     /// A client of the server.
