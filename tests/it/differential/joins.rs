@@ -1,7 +1,7 @@
 //! The joins, as Lookaside is asked them; `mod.rs` says what becomes of them.
 
-/// Conditions of `orders AS o [LEFT] LOOKUP JOIN people AS p`.
-pub const CONDITIONS: &[&str] = &[
+/// Conditions of both `orders AS o LOOKUP JOIN people AS p` and `orders AS o LEFT LOOKUP JOIN people AS p`.
+pub const KEYS: &[&str] = &[
     // Keys of each type, and of types that differ.
     "o.big = p.big",
     "o.small = p.small",
@@ -14,6 +14,7 @@ pub const CONDITIONS: &[&str] = &[
     "o.big = p.price",
     "o.price = p.big",
     "o.ratio = p.ratio",
+    "o.price = p.ratio",
     "o.day = p.day",
     "o.at = p.at",
     "o.ref = p.ref",
@@ -42,6 +43,10 @@ pub const CONDITIONS: &[&str] = &[
     "o.big = p.big AND o.small = p.big",
     "o.big = p.big AND p.big = p.small",
     "o.big = p.big AND p.big = 3",
+];
+
+/// Conditions of `orders AS o LEFT LOOKUP JOIN people AS p`, where a row is not lost but padded if they are not true.
+pub const CONDITIONS: &[&str] = &[
     // Conditions on the table alone.
     "o.big = p.big AND p.small = 2",
     "o.big = p.big AND p.small <> 2",
@@ -81,7 +86,6 @@ pub const CONDITIONS: &[&str] = &[
     "o.big = p.big AND o.words <> p.words",
     "o.big = p.big AND o.ratio = p.ratio",
     "o.big = p.big AND o.ratio >= p.ratio",
-    "o.price = p.ratio",
     "o.big = p.big AND o.price + p.price > 3",
     "o.big = p.big AND (o.flag OR p.flag)",
     "o.big = p.big AND coalesce(p.note, o.words) LIKE '%a%'",
@@ -102,6 +106,11 @@ pub const QUERIES: &[&str] = &[
     "SELECT o.n FROM orders AS o LEFT LOOKUP JOIN people AS p ON o.big = p.big AND p.small > 2",
     "SELECT o.n, p.blank FROM orders AS o LOOKUP JOIN people AS p ON o.big = p.big",
     "SELECT o.n, p.blank IS NULL, p.id FROM orders AS o LEFT LOOKUP JOIN people AS p ON o.big = p.big AND p.blank IS NULL",
+    // Conditions of INNER: on the stream, on the table, on both.
+    "SELECT o.n, p.id FROM orders AS o LOOKUP JOIN people AS p ON o.big = p.big AND o.flag AND p.small IN (1, 2)",
+    "SELECT o.n, p.id FROM orders AS o LOOKUP JOIN people AS p ON o.big = p.big AND p.words LIKE '%a%' AND NOT p.flag",
+    "SELECT o.n, p.id FROM orders AS o LOOKUP JOIN people AS p ON o.big = p.big AND (o.small < p.small OR p.words < o.words)",
+    "SELECT o.n, p.id FROM orders AS o LOOKUP JOIN people AS p ON o.big = p.big AND (p.small = 1 OR p.note IS NULL)",
     // A gate that lets nobody through, a key that nobody has.
     "SELECT o.n, p.id FROM orders AS o LEFT LOOKUP JOIN people AS p ON o.big = p.big AND 1 = 2",
     "SELECT o.n, p.id FROM orders AS o LEFT LOOKUP JOIN people AS p ON p.big = NULL",

@@ -62,16 +62,16 @@ async fn lookup_joins_give_the_rows_of_postgresql_joins() {
 
 /// All joins with PostgreSQL's rows.
 async fn cases(server: &PostgresServer) -> Vec<Case> {
-    let on_conditions = joins::CONDITIONS.iter().flat_map(|condition| {
-        let join = |kind| format!("SELECT o.n, p.id, p.words FROM orders AS o {kind} people AS p ON {condition}");
-        [join("LOOKUP JOIN"), join("LEFT LOOKUP JOIN")]
-    });
+    let join =
+        |kind, condition: &str| format!("SELECT o.n, p.id, p.words FROM orders AS o {kind} people AS p ON {condition}");
+    let inner = joins::KEYS.iter().map(|condition| join("LOOKUP JOIN", condition));
+    let left = joins::KEYS.iter().chain(joins::CONDITIONS).map(|condition| join("LEFT LOOKUP JOIN", condition));
     let whole = joins::QUERIES.iter().map(ToString::to_string);
     let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
     let asking = async {
         client.batch_execute("SET search_path = differential; SET TimeZone = 'UTC'").await.unwrap();
         let mut cases = vec![];
-        for sql in on_conditions.chain(whole) {
+        for sql in inner.chain(left).chain(whole) {
             let expected = rows(&client, &sql.replace("LOOKUP JOIN", "JOIN")).await;
             cases.push(Case { expected: sorted(expected.unwrap_or_else(|error| panic!("{error} in {sql}"))), sql });
         }
