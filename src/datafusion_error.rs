@@ -6,6 +6,9 @@ use datafusion::error::DataFusionError;
 
 use crate::error::{Code, Error};
 
+/// Longer messages of the planner are about itself and not about the query.
+const MAX_PLAN_MESSAGE: usize = 300;
+
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Self {
         let position = error.diagnostic().and_then(position_of);
@@ -189,6 +192,11 @@ fn from_plan(message: &str) -> Error {
         let _ = (one, other);
         return Error::new(Code::AmbiguousColumn, "two columns of a subquery have the same name")
             .with_hint("Give one of them another name with AS.");
+    }
+    // What the planner has to say of itself, with everything in it that it knows.
+    if message.len() > MAX_PLAN_MESSAGE {
+        let start: String = message.chars().take(MAX_PLAN_MESSAGE).collect();
+        return Error::internal(format!("the query could not be planned: {start} …"));
     }
     if message.contains("GROUP BY") && message.contains("must") {
         return Error::new(Code::GroupingError, sentence(message));

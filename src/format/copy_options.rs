@@ -14,12 +14,12 @@ pub enum CopyFormat {
 /// What stands between the parentheses of COPY's options, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyOptions {
-    format: CopyFormat,
-    header: bool,
-    delimiter: u8,
-    null: String,
-    quote: u8,
-    escape: u8,
+    pub(super) format: CopyFormat,
+    pub(super) header: bool,
+    pub(super) delimiter: u8,
+    pub(super) null: String,
+    pub(super) quote: u8,
+    pub(super) escape: u8,
 }
 
 /// Options as they were written, before the format's defaults fill in the others.

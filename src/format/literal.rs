@@ -143,7 +143,6 @@ pub(crate) fn array(text: &str) -> Result<Vec<Option<String>>, ValueError> {
 }
 
 /// The element that `text` begins with and what follows it, from the comma or brace on; `None` where it is malformed.
-#[expect(clippy::type_complexity, reason = "an element that may be NULL, and the rest, of text that may be malformed")]
 fn array_element(text: &str) -> Result<Option<(Option<String>, &str)>, ValueError> {
     let text = trim_start(text);
     if let Some(quoted) = text.strip_prefix('"') {

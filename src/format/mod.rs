@@ -1,15 +1,28 @@
 //! From bytes to record batches, with the position of what is malformed.
+//!
+//! `record.rs` finds where records end, `fields.rs` takes them apart, and `json.rs`, `csv.rs` and `copy.rs` read rows
+//! with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs`, `literal.rs`). `row.rs` collects
+//! the rows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
+//! not wait put it on a thread of its own.
 
+pub mod copy;
 pub mod copy_options;
 pub mod csv;
 mod datetime;
+mod fields;
+mod file;
 pub mod json;
 mod literal;
 mod number;
+mod parquet_file;
+mod record;
 mod row;
 pub mod text;
 
 use std::path::PathBuf;
+
+pub use file::{read_all, read_rows};
+pub use parquet_file::parquet_schema;
 
 /// How a file's or a message's bytes hold rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,25 +49,4 @@ pub enum OnMalformed {
     Fail,
     /// It is dropped, counted and logged.
     Skip,
-}
-
-use crate::error::Result;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
-pub fn read_all(_: &str, _: &FileData, _: FileFormat, _: &SchemaRef) -> Result<Vec<RecordBatch>> {
-    Ok(vec![])
-}
-pub fn parquet_schema(_: &std::path::Path) -> Result<SchemaRef> {
-    unimplemented!()
-}
-pub fn read_rows(
-    _: &str,
-    _: &std::path::Path,
-    _: FileFormat,
-    _: &SchemaRef,
-    _: OnMalformed,
-    _: &std::sync::atomic::AtomicU64,
-    _: &mut dyn FnMut(RecordBatch) -> bool,
-) -> Result<()> {
-    Ok(())
 }

@@ -14,6 +14,21 @@ use crate::plan::provider_of;
 /// 0A000 for a clause that needs the end of an endless input.
 pub fn check_streaming(plan: &LogicalPlan) -> Result<bool> {
     check_subqueries(plan)?;
+    if let LogicalPlan::Join(join) = plan
+        && let Some(clause) = set_operation(join)
+    {
+        // DataFusion writes these with a DISTINCT inside, which the user has not written.
+        let left = match join.left.as_ref() {
+            LogicalPlan::Distinct(Distinct::All(inner)) => inner.as_ref(),
+            other => other,
+        };
+        let endless = check_streaming(left)? | check_streaming(&join.right)?;
+        return if endless {
+            Err(refuse(clause, "a side whose rows never end can never be compared"))
+        } else {
+            Ok(false)
+        };
+    }
     let mut endless = false;
     for input in plan.inputs() {
         endless |= check_streaming(input)?;
@@ -41,7 +56,8 @@ pub fn check_streaming(plan: &LogicalPlan) -> Result<bool> {
             Err(refuse("UNION", "rows sent before would have to be remembered for ever").with_hint("Write UNION ALL."))
         }
         LogicalPlan::Distinct(_) => Err(refuse("DISTINCT", "rows sent before would have to be remembered for ever")),
-        LogicalPlan::Join(join) => Err(refuse_join(join)),
+        LogicalPlan::Join(_) => Err(refuse("JOIN", "it would have to remember every row for ever")
+            .with_hint("Only LOOKUP JOIN joins a stream as it moves, with a lookup table on its right.")),
         LogicalPlan::RecursiveQuery(_) => Err(refuse("WITH RECURSIVE", "its first step never ends")),
         LogicalPlan::Subquery(_) => Err(refuse("LATERAL", "its rows never end")),
         _ => Ok(true),
@@ -81,12 +97,12 @@ fn refuse(clause: &str, reason: &str) -> Error {
         .with_hint("Limit the input in a subquery first: FROM (SELECT … LIMIT n) AS s.")
 }
 
-fn refuse_join(join: &Join) -> Error {
+/// The word for a join that stands for INTERSECT or EXCEPT.
+fn set_operation(join: &Join) -> Option<&'static str> {
     match (join.join_type, join.null_equality) {
-        (JoinType::LeftSemi, NullEquality::NullEqualsNull) => refuse("INTERSECT", "the other side's rows never end"),
-        (JoinType::LeftAnti, NullEquality::NullEqualsNull) => refuse("EXCEPT", "the other side's rows never end"),
-        _ => refuse("JOIN", "it would have to remember every row for ever")
-            .with_hint("Only LOOKUP JOIN joins a stream as it moves, with a lookup table on its right."),
+        (JoinType::LeftSemi, NullEquality::NullEqualsNull) => Some("INTERSECT"),
+        (JoinType::LeftAnti, NullEquality::NullEqualsNull) => Some("EXCEPT"),
+        _ => None,
     }
 }
 

@@ -9,8 +9,10 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
+use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 
 use crate::lookup::{LookupExec, LookupJoin};
@@ -50,7 +52,8 @@ impl ExtensionPlanner for LookupPlanner {
         let input = physical_inputs
             .first()
             .ok_or_else(|| DataFusionError::Internal("a lookup join needs its stream".into()))?;
-        Ok(Some(Arc::new(plan_lookup(lookup, Arc::clone(input), session)?)))
+        let stage = Arc::new(plan_lookup(lookup, Arc::clone(input), session)?);
+        Ok(Some(with_names_of(lookup, stage)?))
     }
 }
 
@@ -91,6 +94,21 @@ fn plan_lookup(
         policy: table.policy().with_overrides(provider.overrides()),
     };
     Ok(LookupExec::try_new(input, Arc::clone(table), join)?)
+}
+
+/// The columns under the names that the query gives them, as in `customers AS c (key, name)`.
+fn with_names_of(lookup: &LookupJoinNode, stage: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let schema = stage.schema();
+    let names = UserDefinedLogicalNodeCore::schema(lookup).fields().iter().map(|field| field.name());
+    if names.clone().eq(schema.fields().iter().map(|field| field.name())) {
+        return Ok(stage);
+    }
+    let renamed = names.zip(schema.fields()).enumerate().map(|(position, (name, field))| ProjectionExpr {
+        expr: Arc::new(PhysicalColumn::new(field.name(), position)),
+        alias: name.clone(),
+    });
+    let renamed: Vec<_> = renamed.collect();
+    Ok(Arc::new(ProjectionExec::try_new(renamed, stage)?))
 }
 
 /// Both sides' columns as the residual sees them: before LEFT pads, but all may be NULL.

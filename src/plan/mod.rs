@@ -2,13 +2,15 @@
 //!
 //! In order: `lookup_rule.rs` turns a join with a lookup scan into the node of `lookup_node.rs` (with `key_type.rs`
 //! saying what may be compared), `check.rs` refuses what cannot stream, `filter.rs` takes WHERE through the node,
-//! `lookup_planner.rs` makes the operator, `stream_filter.rs`, `merge.rs`, `arithmetic.rs` and `constant.rs` put right what
-//! DataFusion does differently over a stream, or from PostgreSQL.
+//! `lookup_planner.rs` makes the operator, `stream_filter.rs`, `first_rows.rs`, `merge.rs`, `arithmetic.rs`, `constant.rs`
+//! and `float.rs` put right what DataFusion does differently over a stream, or from PostgreSQL.
 
 mod arithmetic;
 pub mod check;
 mod constant;
 mod filter;
+mod first_rows;
+mod float;
 mod key_type;
 mod lookup_node;
 mod lookup_planner;
@@ -37,6 +39,7 @@ pub fn with_rules(state: SessionStateBuilder) -> SessionStateBuilder {
         .with_analyzer_rules(vec![
             Arc::new(ResolveGroupingFunction::new()),
             Arc::new(lookup_rule::CheckKeyTypes),
+            Arc::new(float::CompareAsFloat),
             Arc::new(TypeCoercion::new()),
             Arc::new(constant::FoldIntegerConstants),
             Arc::new(lookup_rule::PlanLookupJoins),
@@ -59,8 +62,11 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 }
 
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let ours: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 2] =
-        [Arc::new(arithmetic::CheckedArithmetic), Arc::new(stream_filter::FilterAsRowsCome)];
+    let ours: [Arc<dyn PhysicalOptimizerRule + Send + Sync>; 3] = [
+        Arc::new(arithmetic::CheckedArithmetic),
+        Arc::new(first_rows::LimitAsRowsCome),
+        Arc::new(stream_filter::FilterAsRowsCome),
+    ];
     let last: Arc<dyn PhysicalOptimizerRule + Send + Sync> = Arc::new(merge::MergeAtOnce);
     ours.into_iter().chain(PhysicalOptimizer::new().rules).chain([last]).collect()
 }

@@ -42,7 +42,7 @@ pub(super) fn array_of_binary(bytes: &[u8], element: &PgType) -> Result<ScalarVa
     let (dimensions, _has_nulls, oid) = (next()?, next()?, next()?);
     // Text has several oids (varchar, name), all with the same form.
     let sent = u32::try_from(oid).ok().and_then(PgType::of_oid);
-    if !sent.is_some_and(|sent| sent.oid() == element.oid()) {
+    if sent.is_none_or(|sent| sent.oid() != element.oid()) {
         return Err(Error::new(
             Code::DatatypeMismatch,
             format!("binary data has array element type {oid} instead of expected {}", element.oid()),

@@ -111,7 +111,7 @@ pub(super) fn uuid(text: &str) -> Option<String> {
     let mut after_hyphen = true;
     for character in inner.chars() {
         match character {
-            '-' if !after_hyphen && digits.len() % 4 == 0 && digits.len() < 32 => after_hyphen = true,
+            '-' if !after_hyphen && digits.len().is_multiple_of(4) && digits.len() < 32 => after_hyphen = true,
             digit if digit.is_ascii_hexdigit() => {
                 digits.push(digit);
                 after_hyphen = false;

@@ -8,8 +8,8 @@ use datafusion::sql::sqlparser::ast::{CopyOption, Ident, ObjectName};
 
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
-use crate::format::copy_options::{CopyFormat, CopyOptions};
-use crate::format::csv::{CopyDecoder, CopyInFormat, CopyInOptions};
+use crate::format::copy::CopyDecoder;
+use crate::format::copy_options::CopyOptions;
 use crate::pg_type::PgType;
 use crate::session::Session;
 use crate::session::insert::column_positions;
@@ -31,15 +31,11 @@ impl CopyIn {
         let stream = catalog.push_stream(stream)?;
         let positions = column_positions(&stream, columns)?;
         let options = CopyOptions::try_from_parsed(options)?;
-        if options.format() == CopyFormat::Binary {
-            return Err(Error::unsupported("COPY FROM STDIN in binary format is not available yet")
-                .with_hint("Send text or csv."));
-        }
         let schema = stream.schema();
         let fields = positions.iter().map(|position| schema.field(*position));
         let names = fields.clone().map(|field| field.name().clone()).collect();
         let types = fields.map(PgType::of_field).collect::<Result<_>>()?;
-        let decoder = CopyDecoder::new(decoder_options(&options), types, names, stream.name().to_string());
+        let decoder = CopyDecoder::try_new(options, types, names, stream.name().to_string())?;
         Ok(CopyIn { stream, positions, decoder, rows: 0 })
     }
 
@@ -76,7 +72,7 @@ impl CopyIn {
     }
 
     async fn publish(&mut self, session: &mut Session) -> Result<()> {
-        while let Some(batch) = self.decoder.take_batch() {
+        while let Some(batch) = self.decoder.take_batch()? {
             let count = batch.num_rows() as u64;
             let batch = self.widen(&batch)?;
             session.take_rows(&self.stream, batch).await.map_err(|error| self.with_count(error))?;
@@ -94,20 +90,6 @@ impl CopyIn {
             arrays[*position] = Arc::clone(array);
         }
         Ok(RecordBatch::try_new(all_nullable(&schema), arrays)?)
-    }
-}
-
-fn decoder_options(options: &CopyOptions) -> CopyInOptions {
-    CopyInOptions {
-        format: match options.format() {
-            CopyFormat::Csv => CopyInFormat::Csv,
-            CopyFormat::Text | CopyFormat::Binary => CopyInFormat::Text,
-        },
-        header: options.header(),
-        delimiter: options.delimiter(),
-        null: options.null().to_string(),
-        quote: options.quote(),
-        escape: options.escape(),
     }
 }
 

@@ -118,3 +118,45 @@ impl ExecutionPlan for SourceExec {
         Some(self.metrics.clone_inner())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use datafusion::physical_plan::displayable;
+    use futures::{FutureExt, StreamExt};
+
+    use super::*;
+    use crate::pg_type::PgType;
+    use crate::source::push::{PushStream, SlowReader};
+
+    fn orders() -> Arc<PushStream> {
+        let fields = vec![PgType::Int8.field("a", true), PgType::Int8.field("b", true), PgType::Int8.field("c", true)];
+        Arc::new(PushStream::new("orders".into(), Arc::new(Schema::new(fields)), 10, 1 << 20, SlowReader::Fail))
+    }
+
+    fn row(stream: &PushStream) -> RecordBatch {
+        let columns = (1..=3).map(|value| Arc::new(Int64Array::from(vec![value])) as ArrayRef).collect();
+        RecordBatch::try_new(stream.schema(), columns).unwrap()
+    }
+
+    #[test]
+    fn explain_shows_stream_type_start_and_columns() {
+        let plan = SourceExec::new("orders".into(), orders(), Start::Latest, vec![2, 0]);
+        let shown = displayable(&plan).one_line().to_string();
+        assert_eq!(shown.trim(), "SourceExec: stream=orders, type=push, start=latest, columns=[c, a]");
+        assert!(plan.properties().boundedness.is_unbounded());
+    }
+
+    #[tokio::test]
+    async fn latest_is_fixed_when_execution_starts() {
+        let stream = orders();
+        let plan = SourceExec::new("orders".into(), Arc::clone(&stream) as _, Start::Latest, vec![2, 0]);
+        stream.append(row(&stream)).await.unwrap();
+        let mut rows = plan.execute(0, Arc::default()).unwrap();
+        assert!(rows.next().now_or_never().is_none(), "a row from before the start");
+        stream.append(row(&stream)).await.unwrap();
+        let batch = rows.next().now_or_never().unwrap().unwrap().unwrap();
+        assert_eq!(batch, row(&stream).project(&[2, 0]).unwrap());
+        assert_eq!(batch.schema(), plan.schema());
+    }
+}

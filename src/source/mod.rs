@@ -1,9 +1,11 @@
 //! Where a stream's rows come from: one file a source, all behind [`Source`].
 
 pub mod exec;
+mod expression;
 pub mod file;
 pub mod generator;
 pub mod push;
+mod ring;
 
 use std::fmt::{Debug, Display};
 

@@ -10,7 +10,9 @@ use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner,
 };
 use datafusion::logical_expr::{LogicalPlanBuilder, TableSource};
-use datafusion::sql::sqlparser::ast::{DataType as SqlType, Expr, TableFactor};
+use datafusion::sql::sqlparser::ast::{
+    DataType as SqlType, Expr, Ident, ObjectName, TableAlias, TableAliasColumnDef, TableFactor,
+};
 
 use crate::catalog::{LookupProvider, StreamProvider};
 use crate::error::{Error, Result as OurResult};
@@ -31,7 +33,8 @@ impl RelationPlanner for HintedRelations {
         let TableFactor::Table { name, alias, with_hints, args: None, .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        if with_hints.is_empty() {
+        let renames = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
+        if with_hints.is_empty() && !renames {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         }
         let reference = context.object_name_to_table_reference(name.clone())?;
@@ -39,10 +42,36 @@ impl RelationPlanner for HintedRelations {
             let table = TableReference::bare(reference.table().to_string());
             LogicalPlanBuilder::scan(table, source, None)?.build()
         };
-        let source = context.context_provider().get_table_source(reference.clone())?;
-        let planned = plan(with_options(reference.table(), &source, with_hints)?)?;
-        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(planned, alias.clone()))))
+        // What is not in the catalog may be a WITH query, which is DataFusion's to find.
+        let source = match context.context_provider().get_table_source(reference.clone()) {
+            Ok(source) => source,
+            Err(_) if with_hints.is_empty() => return Ok(RelationPlanning::Original(Box::new(relation))),
+            Err(error) => return Err(at(name, error.into()).into()),
+        };
+        let alias = alias.clone().map(|alias| with_all_columns(alias, &source));
+        let source = if with_hints.is_empty() { source } else { with_options(reference.table(), &source, with_hints)? };
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan(source)?, alias))))
     }
+}
+
+/// The error with the place of the name that it is about.
+fn at(name: &ObjectName, error: Error) -> Error {
+    match name.0.first().and_then(|part| part.as_ident()) {
+        Some(ident) => error.with_place(ident.span.start.line, ident.span.start.column),
+        None => error,
+    }
+}
+
+/// Fewer names than columns rename the first ones, as in PostgreSQL.
+fn with_all_columns(mut alias: TableAlias, source: &Arc<dyn TableSource>) -> TableAlias {
+    let schema = source.schema();
+    if !alias.columns.is_empty() {
+        let rest = schema.fields().iter().skip(alias.columns.len());
+        alias.columns.extend(
+            rest.map(|field| TableAliasColumnDef { name: Ident::with_quote('"', field.name()), data_type: None }),
+        );
+    }
+    alias
 }
 
 fn with_options(name: &str, source: &Arc<dyn TableSource>, hints: &[Expr]) -> OurResult<Arc<dyn TableSource>> {

@@ -305,22 +305,25 @@ pub fn name_columns(query: &mut Query) {
             _ => return,
         }
     };
-    let mut seen = BTreeSet::new();
+    let mut seen: Vec<(String, Option<String>)> = vec![];
     for (position, item) in select.projection.iter_mut().enumerate() {
-        let (name, key, expr) = match item {
-            SelectItem::UnnamedExpr(expr) => match expr {
-                Expr::Identifier(ident) => (fold_ident(ident), expr.to_string(), expr.clone()),
-                Expr::CompoundIdentifier(parts) => {
-                    (parts.last().map(fold_ident).unwrap_or_default(), expr.to_string(), expr.clone())
-                }
-                _ => (column_name(expr), column_name(expr), expr.clone()),
-            },
-            SelectItem::ExprWithAlias { expr, alias } => (fold_ident(alias), fold_ident(alias), expr.clone()),
+        let (name, expr) = match item {
+            SelectItem::UnnamedExpr(expr) => (column_name(expr), expr.clone()),
+            SelectItem::ExprWithAlias { expr, alias } => (fold_ident(alias), expr.clone()),
             _ => continue,
         };
         let is_plain = matches!(item, SelectItem::ExprWithAlias { .. })
             || matches!(&expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-        let is_first = seen.insert(key);
+        // Two of different relations may share a name; `o.id` and, behind USING, `id` are one column.
+        let qualifier = match item {
+            SelectItem::UnnamedExpr(expr) => qualifier(expr),
+            _ => None,
+        };
+        let shares_name = |(other_name, other): &(String, Option<String>)| {
+            *other_name == name && (*other == qualifier || other.is_none() || qualifier.is_none())
+        };
+        let is_first = !seen.iter().any(shares_name);
+        seen.push((name.clone(), qualifier));
         if is_first && is_plain {
             continue;
         }
@@ -332,6 +335,14 @@ pub fn name_columns(query: &mut Query) {
 /// A column's name as users see it.
 pub fn shown_name(name: &str) -> &str {
     name.split(UNIQUE_MARK).next().unwrap_or(name)
+}
+
+/// The relation that a column is said to be of.
+fn qualifier(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::CompoundIdentifier(parts) => parts.iter().rev().nth(1).map(fold_ident),
+        _ => None,
+    }
 }
 
 /// The name that PostgreSQL gives to a column of this expression.

@@ -155,9 +155,14 @@ fn columns_in_order(from: &TableWithJoins, input: &DFSchema) -> Vec<Column> {
 
 fn needs_expansion(select: &Select) -> bool {
     let has_star = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
+    // `SELECT o.id, *` has the column twice, which only columns with names of their own can.
+    let shares_names = select.projection.len() > 1;
     let [from] = select.from.as_slice() else { return false };
     has_star
-        && from.joins.iter().any(|join| is_lookup(&join.relation) && !using_columns(&join.join_operator).is_empty())
+        && from
+            .joins
+            .iter()
+            .any(|join| is_lookup(&join.relation) && (shares_names || !using_columns(&join.join_operator).is_empty()))
 }
 
 fn is_lookup(relation: &TableFactor) -> bool {

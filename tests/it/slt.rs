@@ -107,6 +107,9 @@ impl AsyncDB for InProcess {
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Shown> {
         let output = self.rows(sql).await;
+        if output.is_err() {
+            self.0.fail_transaction();
+        }
         Ok(output?)
     }
 

@@ -1,0 +1,244 @@
+//! A file's rows, in batches: whole for lookup tables, piece by piece for streams.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+
+use crate::error::{Code, Error, Result};
+use crate::format::csv::CsvDecoder;
+use crate::format::fields::utf8;
+use crate::format::json::JsonDecoder;
+use crate::format::parquet_file::read_parquet;
+use crate::format::record::{LineEnds, Record, RecordSplitter, Syntax};
+use crate::format::text::ValueError;
+use crate::format::{FileData, FileFormat, OnMalformed};
+
+/// How much of a file is read at once.
+const PIECE_BYTES: usize = 64 * 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads all rows of `data` as the columns of `schema`, in batches of at most 8192 rows. Blocks.
+///
+/// # Errors
+/// 22P02 for a malformed row, with `name` (of the lookup table or stream), line and reason; 22000 for a file that
+/// cannot be read; 54000 for a line of more than 64 MiB; 42703 for a column that the file must have and has not.
+pub fn read_all(name: &str, data: &FileData, format: FileFormat, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let mut batches = Vec::new();
+    let skipped = AtomicU64::new(0);
+    let mut send = |batch| {
+        batches.push(batch);
+        true
+    };
+    match data {
+        FileData::Path(path) => read_rows(name, path, format, schema, OnMalformed::Fail, &skipped, &mut send)?,
+        FileData::Embedded(text) => {
+            let mut reading = Reading {
+                name,
+                file: "the embedded data".to_string(),
+                on_malformed: OnMalformed::Fail,
+                skipped: &skipped,
+                skipped_here: 0,
+                send: &mut send,
+            };
+            reading.lines(text.as_bytes(), format, schema)?;
+        }
+    }
+    Ok(batches)
+}
+
+/// Reads the file at `path` and hands batches of at most 8192 rows to `send` until that says false. Blocks.
+/// Rows that are skipped are counted in `skipped` and logged.
+///
+/// # Errors
+/// As [`read_all`]; malformed rows only under [`OnMalformed::Fail`].
+#[expect(clippy::too_many_arguments, reason = "what a file source knows of its file, and where rows and counts go")]
+pub fn read_rows(
+    name: &str,
+    path: &Path,
+    format: FileFormat,
+    schema: &SchemaRef,
+    on_malformed: OnMalformed,
+    skipped: &AtomicU64,
+    send: &mut dyn FnMut(RecordBatch) -> bool,
+) -> Result<()> {
+    let file = open(path)?;
+    let mut reading = Reading { name, file: path.display().to_string(), on_malformed, skipped, skipped_here: 0, send };
+    let result = match format {
+        FileFormat::Parquet => read_parquet(&mut reading, file, schema),
+        FileFormat::Json | FileFormat::Csv => reading.lines(file, format, schema),
+    };
+    if reading.skipped_here > 0 {
+        tracing::warn!(name, file = %reading.file, rows = reading.skipped_here, "malformed rows were skipped");
+    }
+    result
+}
+
+/// # Errors
+/// 22000 with the path and what the system says.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|error| {
+        Error::new(Code::DataException, format!("could not open file \"{}\": {error}", path.display()))
+    })
+}
+
+/// One pass over a file.
+pub(crate) struct Reading<'a> {
+    name: &'a str,
+    pub(crate) file: String,
+    pub(crate) on_malformed: OnMalformed,
+    skipped: &'a AtomicU64,
+    skipped_here: u64,
+    pub(crate) send: &'a mut dyn FnMut(RecordBatch) -> bool,
+}
+
+impl Reading<'_> {
+    /// What becomes of a row that cannot be read; `position` is like `line 7`.
+    ///
+    /// # Errors
+    /// 22P02 under [`OnMalformed::Fail`].
+    pub(crate) fn malformed(&mut self, position: impl fmt::Display, reason: &str) -> Result<()> {
+        let message = format!("malformed row in \"{}\" at {position} of {}: {reason}", self.name, self.file);
+        if self.on_malformed == OnMalformed::Fail {
+            return Err(Error::new(Code::InvalidTextRepresentation, message));
+        }
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+        self.skipped_here += 1;
+        if self.skipped_here == 1 {
+            tracing::warn!(name = self.name, "{message}; it is skipped");
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, mut input: impl Read, format: FileFormat, schema: &SchemaRef) -> Result<()> {
+        let syntax = match format {
+            FileFormat::Json => Syntax::Lines,
+            FileFormat::Csv => Syntax::Csv { quote: b'"', escape: b'"' },
+            FileFormat::Parquet => {
+                return Err(Error::unsupported(format!("parquet cannot be read from {}", self.file)));
+            }
+        };
+        let mut decoder = match format {
+            FileFormat::Json => Some(RowDecoder::Json(JsonDecoder::try_new(schema)?)),
+            FileFormat::Csv | FileFormat::Parquet => None,
+        };
+        let mut splitter = RecordSplitter::new(syntax, LineEnds::Newline);
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut is_finished = false;
+        while !is_finished {
+            let length = self.read(&mut input, &mut piece)?;
+            is_finished = length == 0;
+            if is_finished {
+                splitter.finish();
+            }
+            splitter.push(&piece[..length]);
+            while let Some(record) = splitter.next_record().map_err(|error| error.with_context(&self.file))? {
+                if !self.record(record, &mut decoder, schema)? {
+                    return Ok(());
+                }
+            }
+        }
+        match decoder {
+            Some(decoder) => {
+                self.flush(decoder)?;
+                Ok(())
+            }
+            None => Err(Error::new(Code::BadCopyFormat, format!("{} has no header line", self.file))),
+        }
+    }
+
+    fn read(&self, input: &mut impl Read, piece: &mut [u8]) -> Result<usize> {
+        loop {
+            match input.read(piece) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => {
+                    return read.map_err(|error| {
+                        Error::new(Code::DataException, format!("could not read file \"{}\": {error}", self.file))
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads one record, the header where there is no decoder yet. False: nobody wants more.
+    fn record(&mut self, record: Record<'_>, decoder: &mut Option<RowDecoder>, schema: &SchemaRef) -> Result<bool> {
+        let mut bytes = record.bytes;
+        if record.first_line == 1 {
+            bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+        }
+        let Some(rows) = decoder else {
+            let csv = CsvDecoder::try_new(schema, bytes).map_err(|error| error.with_context(&self.file))?;
+            *decoder = Some(RowDecoder::Csv(csv));
+            return Ok(true);
+        };
+        if rows.is_blank(bytes) {
+            return Ok(true);
+        }
+        if let Err(error) = rows.append(bytes) {
+            self.malformed(format_args!("line {}", record.first_line), &error.message)?;
+        }
+        if !rows.is_full() {
+            return Ok(true);
+        }
+        let batch = rows.finish()?;
+        Ok((self.send)(batch))
+    }
+
+    fn flush(&mut self, mut decoder: RowDecoder) -> Result<bool> {
+        if decoder.is_empty() {
+            return Ok(true);
+        }
+        let batch = decoder.finish()?;
+        Ok((self.send)(batch))
+    }
+}
+
+enum RowDecoder {
+    Json(JsonDecoder),
+    Csv(CsvDecoder),
+}
+
+impl RowDecoder {
+    fn append(&mut self, record: &[u8]) -> Result<(), ValueError> {
+        match self {
+            RowDecoder::Json(decoder) => decoder.append(utf8(record)?),
+            RowDecoder::Csv(decoder) => decoder.append(record),
+        }
+    }
+
+    fn is_blank(&self, record: &[u8]) -> bool {
+        match self {
+            RowDecoder::Json(_) => record.trim_ascii().is_empty(),
+            RowDecoder::Csv(decoder) => decoder.is_blank(record),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            RowDecoder::Json(decoder) => decoder.is_empty(),
+            RowDecoder::Csv(decoder) => decoder.is_empty(),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        match self {
+            RowDecoder::Json(decoder) => decoder.is_full(),
+            RowDecoder::Csv(decoder) => decoder.is_full(),
+        }
+    }
+
+    fn finish(&mut self) -> Result<RecordBatch> {
+        match self {
+            RowDecoder::Json(decoder) => decoder.finish(),
+            RowDecoder::Csv(decoder) => decoder.finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;
