@@ -28,14 +28,14 @@ fn main() -> Result<()> {
         measure(&format!("encode_{name}_rows_per_second"), |out| encoder.encode(&batch, 0..ROWS, out))?;
     }
     for format in ["text", "csv", "binary"] {
-        let encoder = CopyEncoder::try_new(&schema, CopyOptions::try_new([("format", Some(format))])?)?;
+        let mut encoder = CopyEncoder::try_new(&schema, CopyOptions::try_new([("format", Some(format))])?)?;
         measure(&format!("copy_{format}_rows_per_second"), |out| encoder.encode(&batch, 0..ROWS, out))?;
     }
     Ok(())
 }
 
 /// Writes the batch again and again for [`DURATION`], after one round that brings the buffer to its size.
-fn measure(name: &str, write: impl Fn(&mut BytesMut) -> Result<()>) -> Result<()> {
+fn measure(name: &str, mut write: impl FnMut(&mut BytesMut) -> Result<()>) -> Result<()> {
     let mut out = BytesMut::new();
     write(&mut out)?;
     let bytes = out.len();

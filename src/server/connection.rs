@@ -254,10 +254,7 @@ impl Connection {
 
     async fn answer(&mut self, message: PgWireFrontendMessage) -> Result<(), Ended> {
         match message {
-            PgWireFrontendMessage::Query(query) => {
-                self.skip_to_sync = false;
-                self.simple_query(&query.query).await
-            }
+            PgWireFrontendMessage::Query(query) if !self.skip_to_sync => self.simple_query(&query.query).await,
             PgWireFrontendMessage::Terminate(_) => Err(Broken::Gone.into()),
             PgWireFrontendMessage::Sync(_) => {
                 self.skip_to_sync = false;

@@ -17,6 +17,8 @@ use crate::server::encode_text::{escape_from, quote};
 pub struct CopyEncoder {
     columns: Columns,
     options: CopyOptions,
+    /// Whether the binary signature is still to be written.
+    signature_due: bool,
 }
 
 impl CopyEncoder {
@@ -28,7 +30,8 @@ impl CopyEncoder {
             CopyFormat::Binary => Format::Binary,
         };
         let columns = Columns::try_new(schema, &vec![format; schema.fields().len()])?;
-        Ok(CopyEncoder { columns, options })
+        let signature_due = format == Format::Binary;
+        Ok(CopyEncoder { columns, options, signature_due })
     }
 
     pub fn with_settings(mut self, settings: ValueSettings) -> Self {
@@ -36,7 +39,7 @@ impl CopyEncoder {
         self
     }
 
-    /// Appends the CopyOutResponse message and what stands before the first row: the names or the binary signature.
+    /// Appends the CopyOutResponse message and the line of names, if one is wanted.
     ///
     /// # Errors
     /// 54000 for names that no message can hold.
@@ -52,16 +55,7 @@ impl CopyEncoder {
             }
             Ok(())
         })?;
-        if self.options.format() == CopyFormat::Binary {
-            return copy_data(out, |out| {
-                out.put_slice(b"PGCOPY\n\xff\r\n\0");
-                // No flags, no further header.
-                out.put_u32(0);
-                out.put_u32(0);
-                Ok(())
-            });
-        }
-        if !self.options.header() {
+        if !self.options.header() || self.options.format() == CopyFormat::Binary {
             return Ok(());
         }
         copy_data(out, |out| {
@@ -80,15 +74,19 @@ impl CopyEncoder {
     ///
     /// # Errors
     /// 22008 for a date or time that PostgreSQL cannot hold, 54000 for a row that no message can hold.
-    pub fn encode(&self, batch: &RecordBatch, rows: Range<usize>, out: &mut BytesMut) -> Result<()> {
+    pub fn encode(&mut self, batch: &RecordBatch, rows: Range<usize>, out: &mut BytesMut) -> Result<()> {
         let writers = self.columns.writers(batch, &rows)?;
         for row in rows {
             let start = out.len();
-            let written = copy_data(out, |out| self.write_row(&writers, row, out));
+            let written = copy_data(out, |out| {
+                self.write_signature(out);
+                self.write_row(&writers, row, out)
+            });
             if let Err(error) = written {
                 out.truncate(start);
                 return Err(error);
             }
+            self.signature_due = false;
         }
         Ok(())
     }
@@ -100,12 +98,23 @@ impl CopyEncoder {
     pub fn finish(&self, out: &mut BytesMut) -> Result<()> {
         if self.options.format() == CopyFormat::Binary {
             copy_data(out, |out| {
+                self.write_signature(out);
                 out.put_i16(-1);
                 Ok(())
             })?;
         }
         out.put_u8(b'c');
         write_message_body(out, |_| Ok(()))
+    }
+
+    /// In one message with what follows it first, as PostgreSQL sends it: drivers rely on that.
+    fn write_signature(&self, out: &mut BytesMut) {
+        if self.signature_due {
+            out.put_slice(b"PGCOPY\n\xff\r\n\0");
+            // No flags, no further header.
+            out.put_u32(0);
+            out.put_u32(0);
+        }
     }
 
     fn write_row(&self, writers: &[ColumnWriter<'_>], row: usize, out: &mut BytesMut) -> Result<()> {

@@ -16,7 +16,7 @@ fn options(given: &[(&'static str, &'static str)]) -> Result<CopyOptions> {
 /// What a client that writes the data of each CopyData message to a file gets; each message ends a line.
 fn copied(columns: Vec<(&str, ArrayRef)>, given: &[(&'static str, &'static str)]) -> String {
     let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
-    let encoder = CopyEncoder::try_new(&batch.schema(), options(given).unwrap()).unwrap();
+    let mut encoder = CopyEncoder::try_new(&batch.schema(), options(given).unwrap()).unwrap();
     let mut out = BytesMut::new();
     encoder.begin(&mut out).unwrap();
     encoder.encode(&batch, 0..batch.num_rows(), &mut out).unwrap();
@@ -75,20 +75,26 @@ fn csv_of_one_column_quotes_the_end_of_data_mark() {
 fn binary_has_signature_counts_and_trailer() {
     let column: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None]));
     let batch = RecordBatch::try_from_iter_with_nullable([("a", column, true)]).unwrap();
-    let encoder = CopyEncoder::try_new(&batch.schema(), options(&[("format", "binary")]).unwrap()).unwrap();
+    let mut encoder = CopyEncoder::try_new(&batch.schema(), options(&[("format", "binary")]).unwrap()).unwrap();
     let mut out = BytesMut::new();
     encoder.begin(&mut out).unwrap();
     encoder.encode(&batch, 0..2, &mut out).unwrap();
     encoder.finish(&mut out).unwrap();
     let expected = [
         &b"H\0\0\0\x09\x01\0\x01\0\x01"[..],
-        b"d\0\0\0\x17PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0",
-        b"d\0\0\0\x0e\0\x01\0\0\0\x04\0\0\0\x01",
+        b"d\0\0\0\x21PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0",
+        b"\0\x01\0\0\0\x04\0\0\0\x01",
         b"d\0\0\0\x0a\0\x01\xff\xff\xff\xff",
         b"d\0\0\0\x06\xff\xff",
         b"c\0\0\0\x04",
     ];
     assert_eq!(out, expected.concat());
+
+    // Without a row the signature comes with the end.
+    let encoder = CopyEncoder::try_new(&batch.schema(), options(&[("format", "binary")]).unwrap()).unwrap();
+    let mut out = BytesMut::new();
+    encoder.finish(&mut out).unwrap();
+    assert_eq!(out, [&b"d\0\0\0\x19PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\xff\xff"[..], b"c\0\0\0\x04"].concat());
 }
 
 #[test]

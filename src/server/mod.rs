@@ -2,7 +2,7 @@
 //!
 //! [`Server`] accepts clients and stops them; `connection.rs` is one client, from log-in to its last message;
 //! `query.rs` runs its statements and sends what they come to, `copy_in.rs` takes rows from it; `wire.rs` is its
-//! socket, and `cancel.rs` knows which statement a cancel request means.
+//! socket, `frame.rs` finds the ends of messages, and `cancel.rs` knows which statement a cancel request means.
 //!
 //! Values on the wire: `encode.rs` makes DataRow messages of record batches (`encode_column.rs` prepares one
 //! writer a column; `encode_text.rs`, `encode_time.rs`, `float.rs` and `numeric.rs` write single values), `encode_copy.rs`
@@ -23,6 +23,7 @@ pub mod encode_copy;
 mod encode_text;
 mod encode_time;
 mod float;
+mod frame;
 mod numeric;
 pub mod print;
 mod query;

@@ -169,7 +169,7 @@ impl Connection {
     ) -> Result<(), Ended> {
         let options = CopyOptions::try_from_parsed(options)?;
         let settings = self.value_settings();
-        let encoder = CopyEncoder::try_new(&rows.schema, options)?.with_settings(settings);
+        let mut encoder = CopyEncoder::try_new(&rows.schema, options)?.with_settings(settings);
         encoder.begin(&mut self.wire.output)?;
         let mut reader = RowReader::new(rows, "COPY");
         let mut sent = 0_u64;
@@ -221,12 +221,14 @@ impl Connection {
     }
 
     async fn bind(&mut self, bind: Bind) -> Result<(), Ended> {
-        let prepared = self.session.statement(&bind.statement_name.unwrap_or_default())?.clone();
+        let name = bind.statement_name.unwrap_or_default();
+        let prepared = self.session.statement(&name)?.clone();
         let expected = prepared.parameters.len();
         if bind.parameters.len() != expected {
             let given = bind.parameters.len();
-            let message =
-                format!("bind message supplies {given} parameters, but prepared statement requires {expected}");
+            let message = format!(
+                "bind message supplies {given} parameters, but prepared statement \"{name}\" requires {expected}"
+            );
             return Err(Error::new(Code::ProtocolViolation, message).into());
         }
         let formats = Format::expand(&bind.parameter_format_codes, expected)

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::error::{Code, Error};
+use crate::server::frame::take_message;
 use crate::session::TransactionStatus;
 
 /// Bytes that are gathered before they are written; rows that are alone are written at once.
@@ -63,12 +64,22 @@ impl Wire {
     /// Waits for the next message. Nothing is lost when the future is dropped.
     pub async fn next_message(&mut self) -> Result<PgWireFrontendMessage, Broken> {
         loop {
-            if let Some(message) = PgWireFrontendMessage::decode(&mut self.input, &self.context)? {
+            if let Some(message) = self.decode()? {
                 return Ok(message);
             }
             if self.socket.read_buf(&mut self.input).await? == 0 {
                 return Err(Broken::Gone);
             }
+        }
+    }
+
+    fn decode(&mut self) -> Result<Option<PgWireFrontendMessage>, Broken> {
+        if self.context.awaiting_frontend_ssl || self.context.awaiting_frontend_startup {
+            return Ok(PgWireFrontendMessage::decode(&mut self.input, &self.context)?);
+        }
+        match take_message(&mut self.input).map_err(Broken::Protocol)? {
+            Some(mut message) => Ok(PgWireFrontendMessage::decode(&mut message, &self.context)?),
+            None => Ok(None),
         }
     }
 

@@ -1,38 +1,34 @@
 //! One client's conversation: its statements, settings, transaction, prepared statements and cursors.
 //!
 //! [`Session::execute`] is where a statement meets everything it needs. `insert.rs` and `copy.rs` put rows into
-//! push streams, `portal.rs` is a result that is read in parts, `setting.rs` what SET and SHOW know.
+//! push streams, at COMMIT if `transaction.rs` says so; `portal.rs` is a result that is read in parts, `setting.rs`
+//! what SET and SHOW know; `explain.rs` and `view.rs` are the statements of these names.
 
 mod copy;
+mod explain;
 mod insert;
 pub mod portal;
 pub mod setting;
+mod transaction;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{RecordBatch, StringViewArray};
-use datafusion::arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
-use datafusion::physical_plan::displayable;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::sql::sqlparser::ast::{self, Query};
-use futures::StreamExt;
+use datafusion::sql::sqlparser::ast;
 
-use crate::catalog::{StoredView, View};
 use crate::engine::{Engine, Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
-use crate::source::push::PushStream;
 use crate::sql::rewrite;
 use crate::sql::{FetchCount, Statement, StatementKind};
-use crate::sql_name::relation_name;
 pub use copy::CopyIn;
+use explain::text_rows;
 use portal::Portal;
 use setting::{Report, Settings};
-
-/// Bytes that a transaction may hold back for its COMMIT.
-const MAX_TRANSACTION_BYTES: usize = 64 << 20;
+use transaction::Transaction;
+pub use transaction::TransactionStatus;
 
 /// One client's conversation.
 pub struct Session {
@@ -41,26 +37,6 @@ pub struct Session {
     transaction: Transaction,
     statements: HashMap<String, Prepared>,
     portals: HashMap<String, Portal>,
-}
-
-/// Where a session stands between BEGIN and COMMIT.
-enum Transaction {
-    Idle,
-    Open {
-        /// What ROLLBACK puts back.
-        settings: Settings,
-        rows: Vec<(Arc<PushStream>, RecordBatch)>,
-        bytes: usize,
-        failed: bool,
-    },
-}
-
-/// What ReadyForQuery tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransactionStatus {
-    Idle,
-    Open,
-    Failed,
 }
 
 /// A statement that has been read and planned.
@@ -130,21 +106,6 @@ impl Session {
     /// For what a client sends when it connects.
     pub fn settings_mut(&mut self) -> &mut Settings {
         &mut self.settings
-    }
-
-    pub fn transaction_status(&self) -> TransactionStatus {
-        match &self.transaction {
-            Transaction::Idle => TransactionStatus::Idle,
-            Transaction::Open { failed: true, .. } => TransactionStatus::Failed,
-            Transaction::Open { failed: false, .. } => TransactionStatus::Open,
-        }
-    }
-
-    /// Marks the transaction, if there is one, as failed: until its end every statement is refused.
-    pub fn fail_transaction(&mut self) {
-        if let Transaction::Open { failed, .. } = &mut self.transaction {
-            *failed = true;
-        }
     }
 
     /// Plans a statement. `declared` are the types that the client gave to parameters, by position.
@@ -302,108 +263,11 @@ impl Session {
         self.statements.remove(name);
     }
 
-    /// Puts rows into a stream: at once, or at COMMIT.
-    ///
-    /// # Errors
-    /// 23502 for a NULL where none may be, 54000 when the transaction holds too much.
-    pub async fn take_rows(&mut self, stream: &Arc<PushStream>, batch: RecordBatch) -> Result<()> {
-        match &mut self.transaction {
-            Transaction::Idle => {
-                stream.append(batch).await?;
-            }
-            Transaction::Open { rows, bytes, .. } => {
-                stream.check(&batch)?;
-                *bytes += batch.get_array_memory_size();
-                if *bytes > MAX_TRANSACTION_BYTES {
-                    return Err(Error::new(
-                        Code::ProgramLimitExceeded,
-                        "the transaction holds more than 64 MiB of rows",
-                    )
-                    .with_hint("COMMIT more often, or insert outside of a transaction."));
-                }
-                rows.push((Arc::clone(stream), batch));
-            }
-        }
-        Ok(())
-    }
-
-    fn refuse_in_failed_transaction(&self, statement: &Statement) -> Result<()> {
-        let ends = matches!(statement.kind, StatementKind::Commit | StatementKind::Rollback);
-        if self.transaction_status() == TransactionStatus::Failed && !ends {
-            return Err(Error::new(
-                Code::FailedTransaction,
-                "current transaction is aborted, commands ignored until end of transaction block",
-            ));
-        }
-        Ok(())
-    }
-
     async fn run(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Rows> {
         match &prepared.planned {
             Some(planned) => self.engine.run(planned, values).await,
             None => Err(Error::internal("a query without a plan")),
         }
-    }
-
-    async fn explain(&mut self, prepared: &Prepared, values: Vec<ScalarValue>, analyze: bool) -> Result<Rows> {
-        let Some(planned) = &prepared.planned else { return Err(Error::internal("EXPLAIN without a plan")) };
-        if analyze && planned.endless {
-            return Err(Error::unsupported("EXPLAIN ANALYZE over an endless query would never end")
-                .with_hint("EXPLAIN (ANALYZE, DURATION '5s') is not available yet; put a LIMIT behind the query."));
-        }
-        let physical = self.engine.physical_plan(planned, values).await?;
-        let text = if analyze {
-            let mut stream =
-                datafusion::physical_plan::execute_stream(Arc::clone(&physical), self.engine.task_context())?;
-            while let Some(batch) = stream.next().await {
-                batch?;
-            }
-            datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(physical.as_ref())
-                .indent(false)
-                .to_string()
-        } else {
-            displayable(physical.as_ref()).indent(false).to_string()
-        };
-        Ok(text_rows("QUERY PLAN", text.lines().map(|line| line.replace('\u{1}', "_"))))
-    }
-
-    async fn create_view(
-        &mut self,
-        (name, columns): (&ast::ObjectName, &[ast::Ident]),
-        query: &Query,
-        or_replace: bool,
-        text: &str,
-    ) -> Result<Executed> {
-        let name = relation_name(name).ok_or_else(|| Error::new(Code::SyntaxError, "CREATE VIEW needs a name"))?;
-        let mut query = query.clone();
-        rewrite::qualify_tables(&mut query);
-        // What is wrong shows now; a store that is down is no fault of the view.
-        match self.engine.plan(&query, &[]).await {
-            Ok(planned) if !planned.parameters.is_empty() => {
-                return Err(Error::new(Code::SyntaxError, "a view cannot have parameters"));
-            }
-            Err(error) if error.code() != Code::StoreUnavailable => return Err(error),
-            _ => {}
-        }
-        let view =
-            StoredView { view: View { columns: columns.to_vec(), query: Box::new(query) }, text: text.to_string() };
-        self.engine.catalog().create_view(&name, view, or_replace)?;
-        Ok(Executed::done("CREATE VIEW"))
-    }
-
-    fn drop_views(&self, names: &[ast::ObjectName], if_exists: bool) -> Result<Executed> {
-        let mut executed = Executed::done("DROP VIEW");
-        for name in names.iter().filter_map(relation_name) {
-            if self.engine.catalog().drop_view(&name) {
-                continue;
-            }
-            let message = format!("view \"{name}\" does not exist");
-            match if_exists {
-                true => executed = executed.with_notice(Code::Notice, &format!("{message}, skipping")),
-                false => return Err(Error::new(Code::UndefinedTable, message)),
-            }
-        }
-        Ok(executed)
     }
 
     fn declare(&mut self, cursor: &str, binary: bool, rows: Rows) -> Result<()> {
@@ -425,47 +289,6 @@ impl Session {
                 Ok(Executed::done("CLOSE CURSOR ALL"))
             }
         }
-    }
-
-    fn begin(&mut self) -> Executed {
-        if let Transaction::Open { .. } = self.transaction {
-            return Executed::done("BEGIN")
-                .with_notice(Code::ActiveTransaction, "there is already a transaction in progress");
-        }
-        self.transaction = Transaction::Open { settings: self.settings.clone(), rows: vec![], bytes: 0, failed: false };
-        Executed::done("BEGIN")
-    }
-
-    async fn commit(&mut self) -> Result<Executed> {
-        match std::mem::replace(&mut self.transaction, Transaction::Idle) {
-            Transaction::Idle => {
-                Ok(Executed::done("COMMIT")
-                    .with_notice(Code::NoActiveTransaction, "there is no transaction in progress"))
-            }
-            Transaction::Open { settings, failed: true, .. } => Ok(self.roll_back_to(settings)),
-            Transaction::Open { rows, .. } => {
-                self.portals.clear();
-                for (stream, batch) in rows {
-                    stream.append(batch).await?;
-                }
-                Ok(Executed { reports: self.settings.end_transaction(), ..Executed::done("COMMIT") })
-            }
-        }
-    }
-
-    fn rollback(&mut self) -> Executed {
-        match std::mem::replace(&mut self.transaction, Transaction::Idle) {
-            Transaction::Idle => {
-                Executed::done("ROLLBACK").with_notice(Code::NoActiveTransaction, "there is no transaction in progress")
-            }
-            Transaction::Open { settings, .. } => self.roll_back_to(settings),
-        }
-    }
-
-    fn roll_back_to(&mut self, settings: Settings) -> Executed {
-        self.portals.clear();
-        let before = std::mem::replace(&mut self.settings, settings);
-        Executed { reports: self.settings.differences(&before), ..Executed::done("ROLLBACK") }
     }
 
     async fn prepare_named(&mut self, name: &str, types: &[ast::DataType], statement: &Statement) -> Result<()> {
@@ -539,18 +362,5 @@ impl Session {
         self.portals.clear();
         self.statements.clear();
         Ok(Executed { reports: self.settings.reset_all(), ..Executed::done("DISCARD ALL") })
-    }
-}
-
-/// A result of one column of text that is all there.
-fn text_rows(column: &str, lines: impl IntoIterator<Item = String>) -> Rows {
-    let schema = Arc::new(Schema::new(vec![PgType::Text.field(column, false)]));
-    let lines: StringViewArray = lines.into_iter().map(Some).collect();
-    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(lines)]).map_err(Into::into);
-    let stream = futures::stream::iter([batch]);
-    Rows {
-        schema: Arc::clone(&schema),
-        stream: Box::pin(RecordBatchStreamAdapter::new(schema, stream)),
-        endless: false,
     }
 }

@@ -10,7 +10,9 @@ use datafusion::logical_expr::planner::{
     PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning, TypePlanner,
 };
 use datafusion::logical_expr::{LogicalPlanBuilder, TableSource};
-use datafusion::sql::sqlparser::ast::{DataType as SqlType, Expr, Ident, ObjectName, TableAlias, TableAliasColumnDef, TableFactor};
+use datafusion::sql::sqlparser::ast::{
+    DataType as SqlType, Expr, Ident, ObjectName, TableAlias, TableAliasColumnDef, TableFactor,
+};
 
 use crate::catalog::{LookupProvider, StreamProvider};
 use crate::error::{Error, Result as OurResult};

@@ -2,8 +2,16 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says so by panicking")]
 
 mod architecture;
+mod clients;
+mod commands;
 mod differential;
+mod failure;
+mod protocol;
+mod protocol_copy;
+mod protocol_stop;
+mod psql;
 mod slt;
+mod soak;
 mod store_postgres;
 mod store_postgres_failure;
 mod support;

@@ -7,7 +7,6 @@ use datafusion::common::runtime::SpawnedTask;
 use lookaside::catalog::{Catalog, file};
 use lookaside::engine::Engine;
 use lookaside::server::Server;
-use lookaside::session::Session;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
@@ -40,18 +39,7 @@ impl Lookaside {
 
     /// A client that gives itself this application_name.
     pub async fn connect_as(&self, application_name: &str) -> Client {
-        let config = format!("host=127.0.0.1 port={} user=tests application_name={application_name}", self.port);
-        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
-        // It ends with the client or with the server.
-        SpawnedTask::spawn(async move {
-            let _ = connection.await;
-        })
-        .detach_for_tests();
-        client
-    }
-
-    pub fn session(&self) -> Session {
-        Session::new(Arc::clone(&self.engine))
+        connect_to(self.port, application_name).await
     }
 
     /// Stops as SIGTERM does, and waits for the end.
@@ -61,6 +49,18 @@ impl Lookaside {
             serving.join().await.unwrap();
         }
     }
+}
+
+/// A client of whatever serves at this port.
+pub async fn connect_to(port: u16, application_name: &str) -> Client {
+    let config = format!("host=127.0.0.1 port={port} user=tests application_name={application_name}");
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
+    // It ends with the client or with the server.
+    SpawnedTask::spawn(async move {
+        let _ = connection.await;
+    })
+    .detach_for_tests();
+    client
 }
 
 /// An engine over a catalog given as text.

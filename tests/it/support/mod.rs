@@ -2,3 +2,5 @@
 
 pub mod lookaside;
 pub mod postgres;
+pub mod process;
+pub mod raw;

@@ -38,7 +38,12 @@ impl PostgresServer {
 
     /// Makes a cluster and starts it.
     pub fn start() -> PostgresServer {
-        PostgresServer::start_with(|_| String::new())
+        PostgresServer::start_with_settings("")
+    }
+
+    /// As [`PostgresServer::start`], with further lines of `postgresql.conf`.
+    pub fn start_with_settings(settings: &str) -> PostgresServer {
+        PostgresServer::start_with(|_| settings.to_string())
     }
 
     /// As [`PostgresServer::start`], with TLS and a certificate for 127.0.0.1, but not for localhost.
