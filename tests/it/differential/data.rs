@@ -204,7 +204,7 @@ fn value(column: &str, n: usize, is_stream: bool, random: &mut StdRng) -> Option
     }
     // A long text now and then, of which there are only two.
     if column == "words" && random.random_bool(0.05) {
-        return Some(["long 'text\\ ".repeat(500), "日本語 ".repeat(700)].choose(random)?.clone());
+        return Some(["long 'text\\ ".repeat(250), "日本語 ".repeat(20)].choose(random)?.clone());
     }
     // Each side has values that the other one lacks.
     let pool = if is_stream { &pool[..pool.len().max(3) - 1] } else { &pool[usize::from(pool.len() > 2)..] };

@@ -63,7 +63,7 @@ async fn lookup_joins_give_the_rows_of_postgresql_joins() {
 /// All joins with PostgreSQL's rows.
 async fn cases(server: &PostgresServer) -> Vec<Case> {
     let join =
-        |kind, condition: &str| format!("SELECT o.n, p.id, p.words FROM orders AS o {kind} people AS p ON {condition}");
+        |kind, condition: &str| format!("SELECT o.n, p.id, p.code FROM orders AS o {kind} people AS p ON {condition}");
     let inner = joins::KEYS.iter().map(|condition| join("LOOKUP JOIN", condition));
     let left = joins::KEYS.iter().chain(joins::CONDITIONS).map(|condition| join("LEFT LOOKUP JOIN", condition));
     let whole = joins::QUERIES.iter().map(ToString::to_string);
