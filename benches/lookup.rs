@@ -4,6 +4,7 @@
 //! Each line is one number: `name  Mrows/s`, the best of five runs.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,7 +18,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::StreamExt;
 use lookaside::error::{Error, Result};
-use lookaside::lookup::policy::{CachePolicy, LookupPolicy, Ordering};
+use lookaside::lookup::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache};
 use lookaside::lookup::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use lookaside::store::{Answer, LookupRequest, LookupShape, Store, StoreError};
 use rand::rngs::StdRng;
@@ -35,7 +36,11 @@ fn main() -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| Error::internal(error.to_string()))?;
-    let cached = CachePolicy::Partial { max_rows: 2_000_000, expire_after_write: None, expire_misses_after: None };
+    let cached = CachePolicy::Partial(PartialCache {
+        max_rows: NonZeroU64::new(2_000_000),
+        expire_misses_after: None,
+        ..PartialCache::default()
+    });
     for ordering in Ordering::ALL {
         let policy = |cache: &CachePolicy| LookupPolicy { ordering, cache: cache.clone(), ..LookupPolicy::default() };
         let hot = runtime.block_on(measure(policy(&cached), 10_000, 200))?;

@@ -1,4 +1,4 @@
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode as ClientSslMode};
@@ -7,7 +7,7 @@ use super::super::definition::*;
 use super::super::demo::read_demo;
 use super::super::keys::{KEYS, Key, Kind};
 use super::*;
-use crate::lookup::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering};
+use crate::lookup::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, PartialCache};
 use crate::pg_type::PgType;
 
 pub(super) fn environment(name: &str) -> Option<String> {
@@ -184,11 +184,11 @@ fn every_option_of_a_push_stream_and_a_generator_is_kept() {
 fn lookup_tables_begin_with_the_default_policy() {
     assert_eq!(only_policy(&customers("")), LookupPolicy::default());
     assert_eq!(only_policy(&customers("cache = { mode = \"none\" }")), LookupPolicy::default());
-    let partial = CachePolicy::Partial {
-        max_rows: 100_000,
-        expire_after_write: None,
+    let partial = CachePolicy::Partial(PartialCache {
+        max_rows: NonZeroU64::new(100_000),
         expire_misses_after: Some(Duration::from_secs(10)),
-    };
+        ..PartialCache::default()
+    });
     assert_eq!(only_policy(&customers("cache = { mode = \"partial\" }")).cache, partial);
 }
 
@@ -201,11 +201,12 @@ fn every_option_of_a_lookup_table_is_kept() {
     ));
     let lookup = &catalog.lookups[0];
     let number = |n| NonZeroUsize::new(n).unwrap();
-    let cache = CachePolicy::Partial {
-        max_rows: 4,
+    let cache = CachePolicy::Partial(PartialCache {
+        max_rows: NonZeroU64::new(4),
         expire_after_write: Some(Duration::from_secs(5)),
         expire_misses_after: None,
-    };
+        ..PartialCache::default()
+    });
     let policy = LookupPolicy {
         ordering: Ordering::Unordered,
         timeout: None,
@@ -214,6 +215,7 @@ fn every_option_of_a_lookup_table_is_kept() {
         batch_size: number(2),
         max_in_flight: number(3),
         cache,
+        ..LookupPolicy::default()
     };
     assert_eq!(lookup.policy, policy);
     let kind = LookupKind::Postgres {

@@ -1,5 +1,6 @@
 //! What `[lookup.X]` and `[lookup.X.cache]` mean.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::columns::read_types;
@@ -8,11 +9,8 @@ use super::problem::Complaint;
 use super::reading::Text;
 use super::section::Section;
 use super::stream_section::read_format;
-use crate::lookup::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering};
+use crate::lookup::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, PartialCache};
 use crate::pg_type::PgType;
-
-const CACHE_MAX_ROWS: u64 = 100_000;
-const CACHE_EXPIRE_MISSES_AFTER: Duration = Duration::from_secs(10);
 
 /// Reads the section of the lookup table `name`; `None` if it is too wrong to tell what it would be. The connection
 /// that it names stands beside it, for the caller to look for.
@@ -93,6 +91,7 @@ fn read_policy(section: &Section, cache: CachePolicy) -> LookupPolicy {
         batch_size: section.count("batch_size").unwrap_or(default.batch_size),
         max_in_flight: section.count("max_in_flight").unwrap_or(default.max_in_flight),
         cache,
+        ..default
     }
 }
 
@@ -116,13 +115,17 @@ fn read_cache(lookup: &Section) -> CachePolicy {
             }
             CachePolicy::None
         }
-        Some(Mode::Partial) => CachePolicy::Partial {
-            max_rows: section.whole("max_rows").unwrap_or(CACHE_MAX_ROWS),
-            expire_after_write: section.duration("expire_after_write"),
-            expire_misses_after: section
-                .duration("expire_misses_after")
-                .map_or(Some(CACHE_EXPIRE_MISSES_AFTER), unless_zero),
-        },
+        Some(Mode::Partial) => {
+            let default = PartialCache::default();
+            CachePolicy::Partial(PartialCache {
+                max_rows: section.whole("max_rows").and_then(NonZeroU64::new).or(default.max_rows),
+                expire_after_write: section.duration("expire_after_write"),
+                expire_misses_after: section
+                    .duration("expire_misses_after")
+                    .map_or(default.expire_misses_after, unless_zero),
+                ..default
+            })
+        }
     }
 }
 

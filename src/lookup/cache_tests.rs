@@ -1,10 +1,11 @@
 //! CONFORMANCE, cache, and what queries share: through the whole stage, on the paused clock.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::super::policy::{CachePolicy, LookupPolicy, Ordering};
+use super::super::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache};
 use super::super::scripted::*;
 use super::super::{LookupCounters, LookupExec, LookupJoin, LookupTable};
 use super::*;
@@ -12,11 +13,12 @@ use crate::store::{LookupShape, StoreError};
 
 fn cached(max_rows: u64, rows: Option<u64>, misses: Option<u64>) -> LookupPolicy {
     LookupPolicy {
-        cache: CachePolicy::Partial {
-            max_rows,
+        cache: CachePolicy::Partial(PartialCache {
+            max_rows: NonZeroU64::new(max_rows),
             expire_after_write: rows.map(Duration::from_secs),
             expire_misses_after: misses.map(Duration::from_secs),
-        },
+            ..PartialCache::default()
+        }),
         batch_size: 1000.try_into().unwrap(),
         ..policy(Ordering::Ordered)
     }

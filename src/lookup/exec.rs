@@ -1,7 +1,9 @@
 //! The lookup stage as DataFusion sees it: properties, EXPLAIN, metrics. The work is in `stream`.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result as DataFusionResult;
@@ -208,13 +210,27 @@ fn shown(expression: &Option<Arc<dyn PhysicalExpr>>) -> String {
 fn shown_cache(cache: &CachePolicy) -> String {
     match cache {
         CachePolicy::None => cache.name().to_string(),
-        CachePolicy::Partial { max_rows, expire_after_write, expire_misses_after } => {
-            let show = |name: &str, lifetime: &Option<std::time::Duration>| {
-                lifetime.map_or_else(String::new, |lifetime| format!(", {name}={}", show_duration(lifetime)))
-            };
-            let write = show("expire_after_write", expire_after_write);
-            let misses = show("expire_misses_after", expire_misses_after);
-            format!("{}(max_rows={max_rows}{write}{misses})", cache.name())
+        CachePolicy::Partial(partial) => {
+            let bounds = [("max_rows", partial.max_rows), ("max_bytes", partial.max_bytes)];
+            let times = [
+                ("expire_after_write", partial.expire_after_write),
+                ("expire_after_access", partial.expire_after_access),
+                ("expire_misses_after", partial.expire_misses_after),
+                ("refresh_after", partial.refresh_after),
+                ("serve_stale_for", Some(partial.serve_stale_for).filter(|time| !time.is_zero())),
+            ];
+            format!("{}({})", cache.name(), shown_options(&bounds, &times))
+        }
+        CachePolicy::Full(full) => {
+            let bounds = [("max_rows", full.max_rows), ("max_bytes", full.max_bytes)];
+            let times = [("reload_every", full.reload_every), ("load_timeout", Some(full.load_timeout))];
+            format!("{}({})", cache.name(), shown_options(&bounds, &times))
         }
     }
+}
+
+fn shown_options(bounds: &[(&str, Option<NonZeroU64>)], times: &[(&str, Option<Duration>)]) -> String {
+    let bounds = bounds.iter().filter_map(|(name, bound)| bound.map(|bound| format!("{name}={bound}")));
+    let times = times.iter().filter_map(|(name, time)| time.map(|time| format!("{name}={}", show_duration(time))));
+    bounds.chain(times).collect::<Vec<_>>().join(", ")
 }

@@ -1,7 +1,7 @@
 //! What the user has laid down for a lookup table, and for one join over it.
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 /// A lookup table's options, whole and checked. Catalog keys, SQL options and fields share their names.
@@ -13,12 +13,24 @@ pub struct LookupPolicy {
     pub on_failure: OnFailure,
     /// Rows that may wait at once.
     pub capacity: NonZeroUsize,
+    /// And their bytes, what was found for them included.
+    pub capacity_bytes: NonZeroU64,
     /// Most distinct keys in one request.
     pub batch_size: NonZeroUsize,
+    /// The longest that a key may wait for company while a request could leave.
+    pub batch_delay: Duration,
     /// Requests to the store at once, all queries together.
     pub max_in_flight: NonZeroUsize,
+    /// Bytes that the answer to one request may have.
+    pub max_answer_bytes: NonZeroU64,
+    /// Requests per second; `None`: as many as there are.
+    pub rate_limit: Option<NonZeroU32>,
+    pub retry: RetryPolicy,
+    pub circuit_breaker: Option<BreakerPolicy>,
     pub cache: CachePolicy,
 }
+
+const MIB: u64 = 1 << 20;
 
 /// The defaults of the interface.
 impl Default for LookupPolicy {
@@ -28,8 +40,14 @@ impl Default for LookupPolicy {
             timeout: Some(Duration::from_secs(5)),
             on_failure: OnFailure::Fail,
             capacity: NonZeroUsize::MIN.saturating_add(9_999),
+            capacity_bytes: NonZeroU64::MIN.saturating_add(64 * MIB - 1),
             batch_size: NonZeroUsize::MIN.saturating_add(999),
+            batch_delay: Duration::ZERO,
             max_in_flight: NonZeroUsize::MIN.saturating_add(7),
+            max_answer_bytes: NonZeroU64::MIN.saturating_add(64 * MIB - 1),
+            rate_limit: None,
+            retry: RetryPolicy::default(),
+            circuit_breaker: None,
             cache: CachePolicy::None,
         }
     }
@@ -42,16 +60,19 @@ pub enum Ordering {
     Ordered,
     /// Each when its answer is there.
     Unordered,
+    /// Rows of the same key as they came, others each when its answer is there.
+    KeyOrdered,
 }
 
 impl Ordering {
-    pub const ALL: [Ordering; 2] = [Ordering::Ordered, Ordering::Unordered];
+    pub const ALL: [Ordering; 3] = [Ordering::Ordered, Ordering::Unordered, Ordering::KeyOrdered];
 
     /// The word in catalog files and in SQL.
     pub fn name(self) -> &'static str {
         match self {
             Ordering::Ordered => "ordered",
             Ordering::Unordered => "unordered",
+            Ordering::KeyOrdered => "key_ordered",
         }
     }
 }
@@ -69,16 +90,19 @@ pub enum OnFailure {
     Fail,
     /// As if the store had no such key.
     NoMatch,
+    /// It is dropped, counted and logged.
+    Skip,
 }
 
 impl OnFailure {
-    pub const ALL: [OnFailure; 2] = [OnFailure::Fail, OnFailure::NoMatch];
+    pub const ALL: [OnFailure; 3] = [OnFailure::Fail, OnFailure::NoMatch, OnFailure::Skip];
 
     /// The word in catalog files and in SQL.
     pub fn name(self) -> &'static str {
         match self {
             OnFailure::Fail => "fail",
             OnFailure::NoMatch => "no_match",
+            OnFailure::Skip => "skip",
         }
     }
 }
@@ -89,20 +113,96 @@ impl fmt::Display for OnFailure {
     }
 }
 
+/// How often the store is asked again after a failure that may pass. Delays double and carry jitter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RetryPolicy {
+    /// Attempts in all: 1 is no retry.
+    pub max_attempts: NonZeroU32,
+    /// Before the second attempt.
+    pub delay: Duration,
+    pub max_delay: Duration,
+    /// Whether keys that were not found are asked for again.
+    pub on_miss: bool,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy {
+            max_attempts: NonZeroU32::MIN.saturating_add(2),
+            delay: Duration::from_millis(50),
+            max_delay: Duration::from_secs(1),
+            on_miss: false,
+        }
+    }
+}
+
+/// When a store that keeps failing is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BreakerPolicy {
+    /// Failed attempts in a row that open the breaker.
+    pub failures: NonZeroU32,
+    /// How long it stays open before one attempt may probe.
+    pub open_for: Duration,
+}
+
 /// What a lookup table remembers of its store's answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CachePolicy {
     /// Nothing.
     None,
     /// The answers that were asked for, within bounds.
-    Partial {
-        /// Rows kept, remembered misses counting as one each.
-        max_rows: u64,
-        /// How long an answer may serve; `None`: until it is evicted.
-        expire_after_write: Option<Duration>,
-        /// How long a key that was not found is remembered; `None`: not at all.
-        expire_misses_after: Option<Duration>,
-    },
+    Partial(PartialCache),
+    /// The whole table, loaded at first use.
+    Full(FullCache),
+}
+
+/// Bounds and lifetimes of a partial cache. At least one of the bounds is given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PartialCache {
+    /// Rows kept, remembered misses counting as one each.
+    pub max_rows: Option<NonZeroU64>,
+    /// Bytes kept, keys and book-keeping included.
+    pub max_bytes: Option<NonZeroU64>,
+    /// How long an answer may serve; `None`: until it is evicted.
+    pub expire_after_write: Option<Duration>,
+    /// How long an answer that nobody asks for may serve.
+    pub expire_after_access: Option<Duration>,
+    /// How long a key that was not found is remembered; `None`: not at all.
+    pub expire_misses_after: Option<Duration>,
+    /// The age from which an answer is asked for anew while it still serves.
+    pub refresh_after: Option<Duration>,
+    /// How long past its expiry an answer may serve when the store fails; zero: not at all.
+    pub serve_stale_for: Duration,
+}
+
+impl Default for PartialCache {
+    fn default() -> Self {
+        PartialCache {
+            max_rows: Some(NonZeroU64::MIN.saturating_add(99_999)),
+            max_bytes: None,
+            expire_after_write: None,
+            expire_after_access: None,
+            expire_misses_after: Some(Duration::from_secs(10)),
+            refresh_after: None,
+            serve_stale_for: Duration::ZERO,
+        }
+    }
+}
+
+/// How a table is held whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FullCache {
+    /// `None`: loaded once.
+    pub reload_every: Option<Duration>,
+    pub load_timeout: Duration,
+    pub max_rows: Option<NonZeroU64>,
+    pub max_bytes: Option<NonZeroU64>,
+}
+
+impl Default for FullCache {
+    fn default() -> Self {
+        FullCache { reload_every: None, load_timeout: Duration::from_secs(300), max_rows: None, max_bytes: None }
+    }
 }
 
 impl CachePolicy {
@@ -110,7 +210,8 @@ impl CachePolicy {
     pub fn name(&self) -> &'static str {
         match self {
             CachePolicy::None => "none",
-            CachePolicy::Partial { .. } => "partial",
+            CachePolicy::Partial(_) => "partial",
+            CachePolicy::Full(_) => "full",
         }
     }
 }
@@ -123,6 +224,7 @@ pub struct LookupOverrides {
     pub on_failure: Option<OnFailure>,
     pub capacity: Option<NonZeroUsize>,
     pub batch_size: Option<NonZeroUsize>,
+    pub batch_delay: Option<Duration>,
     /// Neither read nor fill the cache.
     pub bypass_cache: bool,
 }
@@ -136,8 +238,9 @@ impl LookupPolicy {
             on_failure: overrides.on_failure.unwrap_or(self.on_failure),
             capacity: overrides.capacity.unwrap_or(self.capacity),
             batch_size: overrides.batch_size.unwrap_or(self.batch_size),
-            max_in_flight: self.max_in_flight,
+            batch_delay: overrides.batch_delay.unwrap_or(self.batch_delay),
             cache: if overrides.bypass_cache { CachePolicy::None } else { self.cache.clone() },
+            ..self.clone()
         }
     }
 }

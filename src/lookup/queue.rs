@@ -145,7 +145,7 @@ impl Queue {
     pub fn next(&mut self) -> Next {
         match self.ordering {
             Ordering::Ordered => self.next_ordered(),
-            Ordering::Unordered => self.next_unordered(),
+            Ordering::Unordered | Ordering::KeyOrdered => self.next_unordered(),
         }
     }
 
@@ -159,7 +159,7 @@ impl Queue {
         }
         match self.ordering {
             Ordering::Ordered => Ok(()),
-            Ordering::Unordered => slice.let_go_of_what_left(),
+            Ordering::Unordered | Ordering::KeyOrdered => slice.let_go_of_what_left(),
         }
     }
 
@@ -200,7 +200,7 @@ impl Queue {
 
     fn note_news(&mut self, id: u64) {
         let Some(slice) = self.slices.get_mut(&id) else { return };
-        if self.ordering == Ordering::Unordered && !slice.has_news {
+        if self.ordering != Ordering::Ordered && !slice.has_news {
             slice.has_news = true;
             self.news.push_back(id);
         }

@@ -157,7 +157,9 @@ impl LookupStream {
     fn fail(&mut self, slice: u64, keys: &[u32], error: Error) {
         match self.policy.on_failure {
             OnFailure::Fail => self.queue.fail(slice, keys, error),
-            OnFailure::NoMatch => keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::NONE)),
+            OnFailure::NoMatch | OnFailure::Skip => {
+                keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::NONE));
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! CONFORMANCE on the paused clock: queue, time-out, errors.
 
+use std::num::NonZeroU64;
+
 use futures::StreamExt;
 use tokio::time::Instant;
 
-use super::super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering};
+use super::super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, PartialCache};
 use super::super::scripted::*;
 use super::super::{JoinKind, LookupTable};
 use super::*;
@@ -432,7 +434,11 @@ async fn dropped_stream_stops_its_requests_and_no_others() {
 #[tokio::test(start_paused = true)]
 async fn cache_policy_of_the_join_decides_about_the_table_cache() {
     let cached = LookupPolicy {
-        cache: CachePolicy::Partial { max_rows: 10, expire_after_write: None, expire_misses_after: None },
+        cache: CachePolicy::Partial(PartialCache {
+            max_rows: NonZeroU64::new(10),
+            expire_misses_after: None,
+            ..PartialCache::default()
+        }),
         ..policy(Ordering::Ordered)
     };
     let store = by_key();

@@ -64,9 +64,10 @@ pub(super) struct Counts {
 impl LookupTable {
     pub fn new(name: String, store: Arc<dyn Store>, policy: LookupPolicy) -> Arc<Self> {
         let cache = match &policy.cache {
-            CachePolicy::None => None,
-            CachePolicy::Partial { max_rows, expire_after_write, expire_misses_after } => {
-                Some(AnswerCache::new(*max_rows, *expire_after_write, *expire_misses_after))
+            CachePolicy::None | CachePolicy::Full(_) => None,
+            CachePolicy::Partial(cache) => {
+                let max_rows = cache.max_rows.map_or(u64::MAX, std::num::NonZeroU64::get);
+                Some(AnswerCache::new(max_rows, cache.expire_after_write, cache.expire_misses_after))
             }
         };
         Arc::new(LookupTable {
