@@ -70,7 +70,11 @@ async fn ask_store(table: &LookupTable, request: &Request) -> Option<Result<Answ
     };
     table.count.requests.fetch_add(1, Relaxed);
     table.count.keys.fetch_add(request.keys.len() as u64, Relaxed);
-    let to_store = LookupRequest { shape: Arc::clone(request.variant.shape()), keys };
+    let to_store = LookupRequest {
+        shape: Arc::clone(request.variant.shape()),
+        keys,
+        max_answer_bytes: table.policy().max_answer_bytes.get(),
+    };
     let answer = AssertUnwindSafe(async { table.store().lookup(&to_store).await }).catch_unwind();
     tokio::pin!(answer);
     loop {

@@ -14,6 +14,7 @@ use super::request;
 use super::variant::Variant;
 use crate::error::Result;
 use crate::store::{LookupShape, Store};
+use crate::telemetry::{Distribution, Histogram};
 
 /// One declared lookup table. Cache, flights, slots and counters are the table's: all queries share them.
 pub struct LookupTable {
@@ -44,8 +45,18 @@ pub struct LookupCounters {
     pub failures: u64,
     /// Rows whose wait was longer than `timeout`.
     pub timeouts: u64,
+    /// Attempts beyond the first, of keys that failed or were not found.
+    pub retries: u64,
+    /// Rows that `on_failure = 'skip'` dropped.
+    pub skipped: u64,
+    /// Rows that an expired answer served because the store failed.
+    pub stale: u64,
+    /// Keys that were asked for anew while their old answer served.
+    pub refreshes: u64,
     /// Rows in the cache now, a remembered miss counting as one.
     pub cached_rows: u64,
+    /// Bytes of the cache now.
+    pub cached_bytes: u64,
     /// Requests at the store now.
     pub in_flight: u64,
 }
@@ -59,6 +70,14 @@ pub(super) struct Counts {
     pub keys: AtomicU64,
     pub failures: AtomicU64,
     pub timeouts: AtomicU64,
+    pub retries: AtomicU64,
+    pub skipped: AtomicU64,
+    pub stale: AtomicU64,
+    pub refreshes: AtomicU64,
+    /// Of requests, in microseconds, from leaving to answer or error.
+    pub latency: Histogram,
+    /// Keys of each request.
+    pub batch_keys: Histogram,
 }
 
 impl LookupTable {
@@ -111,9 +130,24 @@ impl LookupTable {
             keys: self.count.keys.load(Relaxed),
             failures: self.count.failures.load(Relaxed),
             timeouts: self.count.timeouts.load(Relaxed),
+            retries: self.count.retries.load(Relaxed),
+            skipped: self.count.skipped.load(Relaxed),
+            stale: self.count.stale.load(Relaxed),
+            refreshes: self.count.refreshes.load(Relaxed),
+            cached_bytes: 0,
             cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
             in_flight: self.flights.busy() as u64,
         }
+    }
+
+    /// How long requests took, in microseconds.
+    pub fn latency(&self) -> Distribution {
+        self.count.latency.distribution()
+    }
+
+    /// How many keys requests had.
+    pub fn batch_keys(&self) -> Distribution {
+        self.count.batch_keys.distribution()
     }
 
     /// What joins of this shape share. It lives as long as a join or a cached answer refers to it.

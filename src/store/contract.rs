@@ -189,7 +189,7 @@ impl Suite<'_> {
         expected: &Found,
     ) -> Result<()> {
         let shape = LookupShape { key_columns: key_columns.to_vec(), columns: columns.to_vec(), filters: Vec::new() };
-        let request = LookupRequest { shape: Arc::new(shape), keys: keys.to_vec() };
+        let request = LookupRequest { shape: Arc::new(shape), keys: keys.to_vec(), max_answer_bytes: u64::MAX };
         let answer =
             self.store.lookup(&request).await.map_err(|error| error.into_error("contract").with_context(claim))?;
         let schema = self.store.schema().project(columns)?;

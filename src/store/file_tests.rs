@@ -13,7 +13,7 @@ fn embedded(rows: RecordBatch) -> FileStore {
 
 fn request(key_columns: &[usize], columns: &[usize], keys: Vec<ArrayRef>) -> LookupRequest {
     let shape = LookupShape { key_columns: key_columns.to_vec(), columns: columns.to_vec(), filters: Vec::new() };
-    LookupRequest { shape: Arc::new(shape), keys }
+    LookupRequest { shape: Arc::new(shape), keys, max_answer_bytes: u64::MAX }
 }
 
 #[tokio::test]

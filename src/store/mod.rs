@@ -56,6 +56,8 @@ pub struct LookupRequest {
     pub shape: Arc<LookupShape>,
     /// One array for each of `shape.key_columns`, of that column's type and of equal length. The keys are distinct, no part is NULL.
     pub keys: Vec<ArrayRef>,
+    /// Bytes of the answer beyond which the store is to stop and say [`StoreError::TooLarge`].
+    pub max_answer_bytes: u64,
 }
 
 impl LookupRequest {
@@ -87,6 +89,10 @@ pub enum StoreError {
     Failed { message: String, sqlstate: Option<String> },
     /// A value that Arrow cannot hold, or something wrong with the request: the error as the client gets it.
     Invalid(Error),
+    /// The answer has more bytes than [`LookupRequest::max_answer_bytes`].
+    TooLarge { max_answer_bytes: u64 },
+    /// The circuit breaker is open: the store was not asked. `message` says until when.
+    BreakerOpen { message: String },
 }
 
 impl From<Error> for StoreError {
@@ -96,6 +102,32 @@ impl From<Error> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the same request may succeed later: what is retried.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            StoreError::Unavailable { .. } => true,
+            StoreError::Failed { sqlstate: Some(state), .. } => match state.as_str() {
+                "57014" => false,
+                "55P03" => true,
+                state => ["08", "40", "53", "57"].iter().any(|class| state.starts_with(class)),
+            },
+            StoreError::Failed { sqlstate: None, .. }
+            | StoreError::Invalid(_)
+            | StoreError::TooLarge { .. }
+            | StoreError::BreakerOpen { .. } => false,
+        }
+    }
+
+    /// Whether some of the request's keys are to blame, so that others may be answered without them.
+    pub fn is_about_keys(&self) -> bool {
+        match self {
+            StoreError::Failed { sqlstate, .. } => sqlstate.as_ref().is_some_and(|state| state.starts_with("22")),
+            StoreError::Invalid(error) => error.code().sqlstate().starts_with("22"),
+            StoreError::TooLarge { .. } => true,
+            StoreError::Unavailable { .. } | StoreError::BreakerOpen { .. } => false,
+        }
+    }
+
     /// The error that a query ends with; `table` is the lookup table's name.
     pub fn into_error(self, table: &str) -> Error {
         match self {
@@ -111,6 +143,14 @@ impl StoreError {
                 }
             }
             StoreError::Invalid(error) => error,
+            StoreError::TooLarge { max_answer_bytes } => Error::new(
+                Code::StoreFailed,
+                format!("lookup in \"{table}\" failed: the rows of one key exceed max_answer_bytes ({max_answer_bytes} bytes)"),
+            )
+            .with_hint("Raise max_answer_bytes of the lookup table, or ask for fewer columns."),
+            StoreError::BreakerOpen { message } => {
+                Error::new(Code::StoreFailed, format!("lookup in \"{table}\" failed: {message}"))
+            }
         }
     }
 }
