@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
 use crate::quantity::show_duration;
+pub use crate::store::breaker::BreakerPolicy;
 
 /// A lookup table's options, whole and checked. Catalog keys, SQL options and fields share their names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -136,21 +137,6 @@ impl Default for RetryPolicy {
             max_delay: Duration::from_secs(1),
             on_miss: false,
         }
-    }
-}
-
-/// When a store that keeps failing is left alone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BreakerPolicy {
-    /// Failed attempts in a row that open the breaker.
-    pub failures: NonZeroU32,
-    /// How long it stays open before one attempt may probe.
-    pub open_for: Duration,
-}
-
-impl Default for BreakerPolicy {
-    fn default() -> Self {
-        BreakerPolicy { failures: NonZeroU32::MIN.saturating_add(4), open_for: Duration::from_secs(10) }
     }
 }
 
