@@ -17,6 +17,8 @@ mod keys;
 mod lane;
 mod mailbox;
 pub mod policy;
+#[cfg(test)]
+mod property_tests;
 mod queue;
 mod request;
 #[cfg(test)]

@@ -164,6 +164,8 @@ impl fmt::Display for ScriptedStore {
 pub struct Feed {
     sender: Option<mpsc::UnboundedSender<Result<RecordBatch, Error>>>,
     rows: i64,
+    /// Rows up to the end of each batch.
+    ends: Vec<usize>,
     read: Arc<AtomicUsize>,
 }
 
@@ -197,7 +199,7 @@ impl Feed {
         let receiver = Mutex::new(VecDeque::from([receiver]));
         let stream = FeedStream { receiver, schema: input_schema(), read: Arc::clone(&read) };
         let plan = StreamingTableExec::try_new(input_schema(), vec![Arc::new(stream)], None, [], true, None).unwrap();
-        (Feed { sender: Some(sender), rows: 0, read }, Arc::new(plan))
+        (Feed { sender: Some(sender), rows: 0, ends: Vec::new(), read }, Arc::new(plan))
     }
 
     /// One batch with these keys.
@@ -205,6 +207,7 @@ impl Feed {
         let keys: Vec<Option<i64>> = keys.into_iter().map(Into::into).collect();
         let numbers: Int64Array = (self.rows..self.rows + keys.len() as i64).map(Some).collect();
         self.rows += keys.len() as i64;
+        self.ends.push(self.rows as usize);
         let batch = RecordBatch::try_new(input_schema(), vec![Arc::new(numbers), Arc::new(Int64Array::from(keys))]);
         self.sender.as_ref().unwrap().send(Ok(batch.unwrap())).unwrap();
         self
@@ -216,6 +219,11 @@ impl Feed {
 
     pub fn end(&mut self) {
         self.sender = None;
+    }
+
+    /// How many rows the first `batches` batches have.
+    pub fn rows_in(&self, batches: usize) -> usize {
+        batches.checked_sub(1).map_or(0, |last| self.ends[last])
     }
 
     /// Batches that the stage has read.

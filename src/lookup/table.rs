@@ -13,6 +13,8 @@ use super::policy::{CachePolicy, LookupPolicy};
 use super::request;
 use super::variant::Variant;
 use crate::error::Result;
+use crate::store::breaker::{Breaker, BreakerStore};
+use crate::store::limit::LimitStore;
 use crate::store::{LookupShape, Store};
 use crate::telemetry::{Distribution, Histogram};
 
@@ -20,6 +22,7 @@ use crate::telemetry::{Distribution, Histogram};
 pub struct LookupTable {
     name: String,
     store: Arc<dyn Store>,
+    breaker: Option<Arc<Breaker>>,
     policy: LookupPolicy,
     pub(super) cache: Option<AnswerCache>,
     pub(super) flights: Arc<Flights>,
@@ -81,7 +84,9 @@ pub(super) struct Counts {
 }
 
 impl LookupTable {
+    /// A table over `store`, around which go the limit and the breaker that the policy wants.
     pub fn new(name: String, store: Arc<dyn Store>, policy: LookupPolicy) -> Arc<Self> {
+        let (store, breaker) = guarded(store, &policy);
         let cache = match &policy.cache {
             CachePolicy::None | CachePolicy::Full(_) => None,
             CachePolicy::Partial(cache) => {
@@ -92,6 +97,7 @@ impl LookupTable {
         Arc::new(LookupTable {
             name,
             store,
+            breaker,
             flights: Flights::new(policy.max_in_flight),
             policy,
             cache,
@@ -138,6 +144,11 @@ impl LookupTable {
             cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
             in_flight: self.flights.busy() as u64,
         }
+    }
+
+    /// "closed", "open" or "half-open"; `None` if the table has no circuit breaker.
+    pub fn breaker_state(&self) -> Option<&'static str> {
+        self.breaker.as_ref().map(|breaker| breaker.state())
     }
 
     /// How long requests took, in microseconds.
@@ -187,8 +198,70 @@ impl LookupTable {
     }
 }
 
+/// The breaker counts attempts that reached the store: those that wait for the limit have not failed.
+fn guarded(store: Arc<dyn Store>, policy: &LookupPolicy) -> (Arc<dyn Store>, Option<Arc<Breaker>>) {
+    let limited: Arc<dyn Store> = match policy.rate_limit {
+        Some(rate) => Arc::new(LimitStore::new(store, rate)),
+        None => store,
+    };
+    match &policy.circuit_breaker {
+        Some(breaker) => {
+            let guarded = BreakerStore::new(limited, breaker.clone());
+            let breaker = guarded.breaker();
+            (Arc::new(guarded), Some(breaker))
+        }
+        None => (limited, None),
+    }
+}
+
 impl fmt::Debug for LookupTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LookupTable").field("name", &self.name).field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use datafusion::arrow::array::Int64Array;
+
+    use super::super::policy::BreakerPolicy;
+    use super::super::scripted::{Reply, ScriptedStore};
+    use super::*;
+    use crate::store::{LookupRequest, StoreError};
+
+    #[tokio::test(start_paused = true)]
+    async fn breaker_stands_before_the_limit_and_its_state_can_be_read() {
+        let store = ScriptedStore::new(|_| {
+            Reply::Fail(Duration::ZERO, StoreError::Unavailable { message: "it is down".to_string() })
+        });
+        let one = NonZeroU32::MIN;
+        let policy = LookupPolicy {
+            rate_limit: Some(one),
+            circuit_breaker: Some(BreakerPolicy { failures: one.saturating_add(1), open_for: Duration::from_secs(10) }),
+            ..LookupPolicy::default()
+        };
+        let table = LookupTable::new("t".to_string(), Arc::clone(&store) as _, policy);
+        let shape = LookupShape { key_columns: vec![0], columns: vec![], filters: vec![] };
+        let request = LookupRequest {
+            shape: Arc::new(shape),
+            keys: vec![Arc::new(Int64Array::from(vec![1]))],
+            max_answer_bytes: u64::MAX,
+        };
+        let began = tokio::time::Instant::now();
+        for nth in 0..5 {
+            assert_eq!(table.breaker_state(), Some(if nth < 2 { "closed" } else { "open" }));
+            assert!(table.store().lookup(&request).await.is_err());
+        }
+        assert_eq!(store.requests().len(), 2);
+        assert_eq!(
+            began.elapsed(),
+            Duration::from_secs(1),
+            "the second waited for its place, the others failed at once"
+        );
+        let unguarded = LookupTable::new("t".to_string(), store, LookupPolicy::default());
+        assert_eq!(unguarded.breaker_state(), None);
     }
 }

@@ -1,11 +1,13 @@
 //! Where a lookup table's rows live: one file a store, all behind [`Store`].
 //!
 //! A store knows nothing of streams, caches, batching or time-outs: it is asked for distinct keys and
-//! answers with rows. What is true for every store is tested by the suite in `contract.rs`.
+//! answers with rows. `breaker.rs` and `limit.rs` are stores around a store. What is true for every store is tested by the suite in `contract.rs`.
 
+pub mod breaker;
 pub mod contract;
 pub mod file;
 mod file_index;
+pub mod limit;
 pub mod postgres;
 mod postgres_connection;
 mod postgres_decode;
@@ -14,6 +16,8 @@ mod postgres_filter;
 mod postgres_numeric;
 mod postgres_schema;
 mod postgres_tls;
+#[cfg(test)]
+mod told;
 
 use std::fmt::{Debug, Display};
 use std::sync::Arc;
