@@ -56,6 +56,7 @@ async fn run(table: &LookupTable, request: &mut Request) {
         Ok(answer) => (answer.rows_of_key, Outcome::Answered(answer.rows)),
         Err(error) => {
             table.count.failures.fetch_add(1, Relaxed);
+            table.count.last_error.note(&error);
             (vec![(0, 0); request.keys.len()], Outcome::Failed(error))
         }
     };

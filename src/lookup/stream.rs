@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
-use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder};
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder};
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
@@ -29,6 +29,9 @@ use super::table::LookupTable;
 use super::variant::Variant;
 use crate::error::{Code, Error, Result};
 use crate::quantity::show_duration;
+
+/// The metric of rows that have places now.
+pub const ROWS_WAITING: &str = "rows_waiting";
 
 /// Joined rows, as they become ready. Dropped, it lets go of all that it waits for.
 pub(super) struct LookupStream {
@@ -63,6 +66,7 @@ struct Metrics {
     misses: Count,
     requests: Count,
     timeouts: Count,
+    rows_waiting: Gauge,
     last_request: u64,
 }
 
@@ -323,6 +327,7 @@ impl Stream for LookupStream {
         let this = self.get_mut();
         this.mailbox.register(cx.waker());
         let polled = this.advance(cx).map(|next| next.map(|batch| batch.map_err(Into::into)));
+        this.metrics.rows_waiting.set(this.queue.rows());
         this.metrics.baseline.record_poll(polled)
     }
 }
@@ -343,6 +348,7 @@ impl Metrics {
             misses: counter("misses"),
             requests: counter("requests"),
             timeouts: counter("timeouts"),
+            rows_waiting: MetricBuilder::new(metrics).gauge(ROWS_WAITING, partition),
             last_request: 0,
         }
     }
