@@ -38,7 +38,8 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 
 pub use self::exec::LookupExec;
-pub use self::table::{LookupCounters, LookupTable};
+pub use self::stream::ROWS_WAITING;
+pub use self::table::{LastError, LookupCounters, LookupTable};
 use crate::error::Result;
 use crate::store::LookupShape;
 

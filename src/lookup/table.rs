@@ -5,14 +5,17 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use chrono::{DateTime, Utc};
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::compute::cast as arrow_cast;
 use tokio_util::task::TaskTracker;
 
-use super::cache::AnswerCache;
+use super::cache::{AnswerCache, Probe};
 use super::flight::{Flights, Request};
 use super::policy::{CachePolicy, LookupPolicy};
 use super::request;
 use super::variant::Variant;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::breaker::{Breaker, BreakerStore};
 use crate::store::limit::LimitStore;
 use crate::store::{LookupShape, Store};
@@ -64,6 +67,13 @@ pub struct LookupCounters {
     pub in_flight: u64,
 }
 
+impl LookupCounters {
+    /// `None` before the first request.
+    pub fn keys_per_request(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.keys as f64 / self.requests as f64)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub rows: AtomicU64,
@@ -81,6 +91,21 @@ pub(super) struct Counts {
     pub latency: Histogram,
     /// Keys of each request.
     pub batch_keys: Histogram,
+    pub last_error: LastError,
+}
+
+/// The last thing that went wrong, and when.
+#[derive(Debug, Default)]
+pub struct LastError(Mutex<Option<(DateTime<Utc>, String)>>);
+
+impl LastError {
+    pub fn note(&self, error: &Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Utc::now(), error.message().to_string()));
+    }
+
+    pub fn get(&self) -> Option<(DateTime<Utc>, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl LookupTable {
@@ -119,12 +144,33 @@ impl LookupTable {
         &self.policy
     }
 
-    /// Forgets every answer, and every answer to a request that is under way now.
-    pub fn invalidate_all(&self) {
+    /// Forgets every answer, and every answer to a request that is under way now. The number of entries forgotten.
+    pub fn invalidate_all(&self) -> u64 {
         self.flights.next_generation();
-        if let Some(cache) = &self.cache {
-            cache.clear();
+        self.cache.as_ref().map_or(0, AnswerCache::clear)
+    }
+
+    /// Forgets what is known of keys in every variant whose key columns can take them. `keys` has one array for each
+    /// part of the key. The number of entries forgotten.
+    ///
+    /// # Errors
+    /// Internal, when keys cannot be encoded.
+    pub fn invalidate_keys(&self, keys: &[ArrayRef]) -> Result<u64> {
+        let Some(cache) = &self.cache else { return Ok(0) };
+        let variants: Vec<Arc<Variant>> =
+            self.variants.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
+        let schema = self.store.schema();
+        let mut forgotten = 0;
+        for variant in variants.iter().filter(|variant| variant.shape().key_columns.len() == keys.len()) {
+            let types = variant.shape().key_columns.iter().map(|column| schema.field(*column).data_type());
+            let cast = keys.iter().zip(types).map(|(key, to)| arrow_cast(key, to)).collect::<Result<Vec<_>, _>>();
+            let Ok(cast) = cast else { continue };
+            for key in variant.encode_keys(&cast)?.iter() {
+                let probe = Probe { variant, hash: variant.hash_key(key.data()), key: key.data() };
+                forgotten += u64::from(cache.forget(probe));
+            }
         }
+        Ok(forgotten)
     }
 
     pub fn counters(&self) -> LookupCounters {
@@ -144,6 +190,11 @@ impl LookupTable {
             cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
             in_flight: self.flights.busy() as u64,
         }
+    }
+
+    /// The last failure of a request, and when it was.
+    pub fn last_error(&self) -> Option<(DateTime<Utc>, String)> {
+        self.count.last_error.get()
     }
 
     /// "closed", "open" or "half-open"; `None` if the table has no circuit breaker.
