@@ -139,12 +139,7 @@ impl Flights {
             return (None, Vec::new());
         }
         let id = board.register(question);
-        let mut requests = Vec::new();
-        while board.busy < board.slots {
-            let Some(request) = board.take_request() else { break };
-            board.busy += 1;
-            requests.push(request);
-        }
+        let requests = board.take_requests();
         (Some(Ask { flights: Arc::clone(self), id }), requests)
     }
 
@@ -200,7 +195,7 @@ impl Flights {
         self.lock().entries()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Board> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

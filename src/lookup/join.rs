@@ -45,6 +45,14 @@ pub(super) enum KeyMatch {
 
 impl KeyMatch {
     pub const NONE: KeyMatch = KeyMatch::Found { source: 0, start: 0, rows: 0 };
+
+    /// The same, `sources` sources further on.
+    pub fn moved_by(self, sources: u32) -> KeyMatch {
+        match self {
+            KeyMatch::Found { source, start, rows } => KeyMatch::Found { source: source + sources, start, rows },
+            KeyMatch::Pending | KeyMatch::Failed(_) => self,
+        }
+    }
 }
 
 impl LeftRows {

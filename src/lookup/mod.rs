@@ -7,16 +7,20 @@
 //! leave; `join` makes the batches that do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no
 //! values. A [`table::LookupTable`] owns what all queries over one table share: cache, flights, slots, counters.
 
+mod answer;
 mod board;
 mod cache;
 pub mod exec;
 mod flight;
+mod invalidate;
 mod join;
 mod keys;
+mod known;
 mod lane;
 mod mailbox;
 pub mod policy;
 mod queue;
+mod refresh;
 mod request;
 #[cfg(test)]
 mod scripted;

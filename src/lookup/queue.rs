@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::flight::Ask;
 use super::join::{KeyMatch, LeftRows, RowSet, take_rows};
+use super::keys::BatchKeys;
 use super::policy::Ordering;
 use crate::error::{Error, Result};
 
@@ -28,6 +29,8 @@ pub(super) struct Slice {
     /// `None` once nothing is asked any more.
     pub ask: Option<Ask>,
     pub deadline: Option<Instant>,
+    /// The slice's keys, where an expired answer may have to be looked for.
+    pub keys: Option<BatchKeys>,
     /// Keys without an answer.
     pending: usize,
     /// Rows that have not left.
@@ -53,7 +56,7 @@ impl Slice {
     pub fn new(left: LeftRows, ask: Option<Ask>, deadline: Option<Instant>) -> Self {
         let pending = left.matches.iter().filter(|known| **known == KeyMatch::Pending).count();
         let rows = RowSet::Range(0..left.batch.num_rows() as u32);
-        Slice { left, ask, deadline, pending, rows, has_news: false, errors: Vec::new() }
+        Slice { left, ask, deadline, keys: None, pending, rows, has_news: false, errors: Vec::new() }
     }
 
     pub fn is_pending(&self, key: u32) -> bool {

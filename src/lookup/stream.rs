@@ -18,10 +18,11 @@ use futures::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
 use super::LookupJoin;
-use super::cache::Known;
+use super::cache::AnswerCache;
 use super::flight::Question;
 use super::join::{Cursor, Joiner, KeyMatch, LeftRows};
 use super::keys::{KeyFinder, NO_KEY};
+use super::known::Known;
 use super::mailbox::{Delivery, Mailbox, Outcome};
 use super::policy::{CachePolicy, LookupPolicy, OnFailure};
 use super::queue::{Departure, Next, Queue, Slice};
@@ -155,12 +156,35 @@ impl LookupStream {
     }
 
     fn fail(&mut self, slice: u64, keys: &[u32], error: Error) {
+        let keys = &self.serve_stale(slice, keys);
         match self.policy.on_failure {
+            OnFailure::Fail if keys.is_empty() => {}
             OnFailure::Fail => self.queue.fail(slice, keys, error),
             OnFailure::NoMatch | OnFailure::Skip => {
                 keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::NONE));
             }
         }
+    }
+
+    /// Lets expired answers serve, where they may, and returns the keys for which there is none.
+    fn serve_stale(&mut self, id: u64, keys: &[u32]) -> Vec<u32> {
+        let cache = self.table.cache.as_ref().filter(|cache| cache.serves_stale());
+        let Some(slice) = self.queue.get_mut(id) else { return keys.to_vec() };
+        let (Some(cache), Some(batch_keys)) = (cache, &slice.keys) else { return keys.to_vec() };
+        let seen = (self.table.flights.epoch().generation, Instant::now());
+        let mut known = Known::new(&self.table, Some(cache), &self.variant, batch_keys, seen);
+        let (mut served, failed): (Vec<u32>, Vec<u32>) =
+            keys.iter().partition(|key| slice.is_pending(**key) && known.probe_stale(**key));
+        // Rows that cannot be read fail as their lookup did.
+        let Ok((matches, sources)) = known.into_matches() else { return keys.to_vec() };
+        let first = slice.left.sources.len() as u32;
+        slice.left.sources.extend(sources);
+        served.sort_unstable();
+        self.table.count.stale.fetch_add(slice.rows_of(&served) as u64, Relaxed);
+        for key in served {
+            self.queue.settle(id, key, matches[key as usize].moved_by(first));
+        }
+        failed
     }
 
     /// Times out the slices whose deadline has passed, and sets the timer for the next one.
@@ -241,11 +265,11 @@ impl LookupStream {
     fn admit_slice(&mut self, batch: RecordBatch) -> Result<()> {
         let now = Instant::now();
         let deadline = self.policy.timeout.and_then(|timeout| now.checked_add(timeout));
-        let keys = self.finder.find(&batch)?;
+        let mut keys = self.finder.find(&batch)?;
         let seen = self.table.flights.epoch();
         let uses_cache = self.policy.cache != CachePolicy::None;
         let cache = self.table.cache.as_ref().filter(|_| uses_cache);
-        let mut known = Known::new(cache, &self.variant, &keys, (seen.generation, now));
+        let mut known = Known::new(&self.table, cache, &self.variant, &keys, (seen.generation, now));
         let missing = (0..keys.len() as u32).filter(|key| !known.probe(*key)).collect();
         let question = Question {
             variant: &self.variant,
@@ -263,10 +287,14 @@ impl LookupStream {
             false => self.table.flights.ask(question, |key| known.probe(key)),
         };
         self.table.send(requests);
+        self.table.refresh(&keys, known.take_refreshes(), self.policy.batch_size);
         let (matches, sources) = known.into_matches()?;
-        let left = LeftRows { batch, key_of_row: keys.key_of_row, matches, sources };
+        let left = LeftRows { batch, key_of_row: std::mem::take(&mut keys.key_of_row), matches, sources };
         self.metrics.count_rows(&self.table, &left);
-        self.queue.admit(Slice::new(left, ask, deadline));
+        let may_serve_stale = ask.is_some() && cache.is_some_and(AnswerCache::serves_stale);
+        let mut slice = Slice::new(left, ask, deadline);
+        slice.keys = may_serve_stale.then_some(keys);
+        self.queue.admit(slice);
         Ok(())
     }
 

@@ -26,6 +26,8 @@ pub struct LookupTable {
     pub(super) count: Counts,
     variants: Mutex<HashMap<Arc<LookupShape>, Weak<Variant>>>,
     requests: TaskTracker,
+    /// How often something was forgotten, see [`LookupTable::invalidations`].
+    pub(super) invalidations: AtomicU64,
 }
 
 /// What happened at a table since the server started.
@@ -84,10 +86,7 @@ impl LookupTable {
     pub fn new(name: String, store: Arc<dyn Store>, policy: LookupPolicy) -> Arc<Self> {
         let cache = match &policy.cache {
             CachePolicy::None | CachePolicy::Full(_) => None,
-            CachePolicy::Partial(cache) => {
-                let max_rows = cache.max_rows.map_or(u64::MAX, std::num::NonZeroU64::get);
-                Some(AnswerCache::new(max_rows, cache.expire_after_write, cache.expire_misses_after))
-            }
+            CachePolicy::Partial(cache) => Some(AnswerCache::new(cache)),
         };
         Arc::new(LookupTable {
             name,
@@ -98,6 +97,7 @@ impl LookupTable {
             count: Counts::default(),
             variants: Mutex::default(),
             requests: TaskTracker::new(),
+            invalidations: AtomicU64::new(0),
         })
     }
 
@@ -113,14 +113,6 @@ impl LookupTable {
         &self.policy
     }
 
-    /// Forgets every answer, and every answer to a request that is under way now.
-    pub fn invalidate_all(&self) {
-        self.flights.next_generation();
-        if let Some(cache) = &self.cache {
-            cache.clear();
-        }
-    }
-
     pub fn counters(&self) -> LookupCounters {
         LookupCounters {
             rows: self.count.rows.load(Relaxed),
@@ -134,7 +126,7 @@ impl LookupTable {
             skipped: self.count.skipped.load(Relaxed),
             stale: self.count.stale.load(Relaxed),
             refreshes: self.count.refreshes.load(Relaxed),
-            cached_bytes: 0,
+            cached_bytes: self.cache.as_ref().map_or(0, AnswerCache::bytes),
             cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
             in_flight: self.flights.busy() as u64,
         }
@@ -157,9 +149,24 @@ impl LookupTable {
             return Ok(known);
         }
         variants.retain(|_, variant| variant.strong_count() > 0);
-        let variant = Arc::new(Variant::try_new(Arc::clone(shape), &self.store.schema())?);
+        let others: Vec<Arc<Variant>> = variants.values().filter_map(Weak::upgrade).collect();
+        let variant = Arc::new(Variant::try_new(Arc::clone(shape), &self.store.schema(), &others)?);
         variants.insert(Arc::clone(shape), Arc::downgrade(&variant));
         Ok(variant)
+    }
+
+    /// All that a join or a cached answer refers to.
+    pub(super) fn variants(&self) -> Vec<Arc<Variant>> {
+        let variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        variants.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Variants whose answers hold all that this one's would, with the places of its columns. Each costs a look into
+    /// the cache for each key that is not known, so not more than a few are named.
+    pub(super) fn wider(&self, variant: &Variant) -> Vec<(Arc<Variant>, Vec<usize>)> {
+        const MOST: usize = 4;
+        let all = self.variants().into_iter();
+        all.filter_map(|other| variant.columns_in(&other).map(|columns| (other, columns))).take(MOST).collect()
     }
 
     /// Gives each request a task of the table's own, which moves while nobody polls the query.
