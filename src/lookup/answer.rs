@@ -124,11 +124,15 @@ impl CachedAnswer {
         }
     }
 
+    pub fn written(&self) -> Tick {
+        self.term.written
+    }
+
     /// Until when it can serve without being looked at here: neither its expiry nor its refresh may be missed, and it
-    /// must be touched often enough to stay alive.
+    /// must be touched often enough to stay alive. Once a refresh is due, another answer may come at any moment.
     pub fn lease(&self, now: Tick) -> Tick {
         let touch_by = now.saturating_add(self.term.after_access / 2);
-        self.expires().min(self.refresh_at.load(Relaxed)).min(touch_by)
+        self.expires().min(self.term.refresh_at).min(touch_by)
     }
 
     /// Whether the caller is to ask for it anew. Whoever asks next is told so only after another `refresh_after`:

@@ -24,8 +24,17 @@ pub(super) struct Known<'a> {
     /// First those of the join's own variant, then those with more columns, once one was needed.
     sources: Vec<Source>,
     looked_for_wider: bool,
+    leases: Vec<Lease>,
     /// Positions of keys that are to be asked for anew, with the variant of the answer that serves meanwhile.
     refresh: Vec<(Arc<Variant>, u32)>,
+}
+
+/// Until when the answer to a key, of one row or none, serves without being looked at again.
+pub(super) struct Lease {
+    /// Of the key in the slice.
+    pub position: u32,
+    pub until: Tick,
+    pub written: Tick,
 }
 
 /// The answers of one variant.
@@ -55,6 +64,7 @@ impl<'a> Known<'a> {
             matches: vec![KeyMatch::Pending; keys.len()],
             sources: vec![own],
             looked_for_wider: false,
+            leases: Vec::new(),
             refresh: Vec::new(),
         }
     }
@@ -69,8 +79,17 @@ impl<'a> Known<'a> {
         if cache.claims_refresh(&answer, now) {
             self.refresh.push((Arc::clone(&self.sources[source].variant), position));
         }
+        let until = answer.lease(now);
+        if answer.rows() <= 1 && until > now {
+            self.leases.push(Lease { position, until, written: answer.written() });
+        }
         self.settle(position, source, answer);
         true
+    }
+
+    /// The leases of the keys that are known by now.
+    pub fn take_leases(&mut self) -> Vec<Lease> {
+        std::mem::take(&mut self.leases)
     }
 
     /// Whether an answer that may have expired can serve, because the store has failed.

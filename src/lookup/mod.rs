@@ -7,6 +7,7 @@
 //! leave; `join` makes the batches that do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no
 //! values. A [`table::LookupTable`] owns what all queries over one table share: cache, flights, slots, counters.
 
+mod admit;
 mod answer;
 mod board;
 mod cache;
@@ -16,6 +17,8 @@ mod invalidate;
 mod join;
 mod keys;
 mod known;
+mod l1;
+mod l1_index;
 mod lane;
 mod mailbox;
 pub mod policy;

@@ -1,14 +1,12 @@
 //! The rows that wait, and which of them may leave. The orderings differ in [`Queue::next`] and nowhere else.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::array::UInt32Array;
 use tokio::time::Instant;
 
 use super::flight::Ask;
-use super::join::{KeyMatch, LeftRows, RowSet, take_rows};
+use super::join::{KeyMatch, LeftRows, RowSet, compacted, take_rows};
 use super::keys::BatchKeys;
 use super::policy::Ordering;
 use crate::error::{Error, Result};
@@ -236,17 +234,4 @@ impl Slice {
         self.rows = RowSet::Range(0..rows.len() as u32);
         Ok(())
     }
-}
-
-/// `take` leaves views pointing into the buffers they came from.
-fn compacted(batch: &RecordBatch) -> Result<RecordBatch> {
-    let columns = batch.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-        _ => Arc::clone(column),
-    });
-    Ok(match batch.num_columns() {
-        0 => batch.clone(),
-        _ => RecordBatch::try_new(batch.schema(), columns.collect())?,
-    })
 }

@@ -18,11 +18,10 @@ use futures::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
 use super::LookupJoin;
-use super::cache::AnswerCache;
-use super::flight::Question;
-use super::join::{Cursor, Joiner, KeyMatch, LeftRows};
-use super::keys::{KeyFinder, NO_KEY};
+use super::join::{Cursor, Joiner, KeyMatch};
+use super::keys::KeyFinder;
 use super::known::Known;
+use super::l1::L1;
 use super::mailbox::{Delivery, Mailbox, Outcome};
 use super::policy::{CachePolicy, LookupPolicy, OnFailure};
 use super::queue::{Departure, Next, Queue, Slice};
@@ -34,18 +33,22 @@ use crate::quantity::show_duration;
 /// Joined rows, as they become ready. Dropped, it lets go of all that it waits for.
 pub(super) struct LookupStream {
     input: Input,
-    table: Arc<LookupTable>,
-    variant: Arc<Variant>,
-    policy: LookupPolicy,
-    finder: KeyFinder,
-    joiner: Joiner,
-    queue: Queue,
-    mailbox: Arc<Mailbox>,
+    pub(super) table: Arc<LookupTable>,
+    pub(super) variant: Arc<Variant>,
+    pub(super) policy: LookupPolicy,
+    pub(super) finder: KeyFinder,
+    pub(super) joiner: Joiner,
+    pub(super) queue: Queue,
+    pub(super) mailbox: Arc<Mailbox>,
     /// Rows that were read and have found no place yet.
     rest: Option<RecordBatch>,
     departure: Option<(Departure, Cursor)>,
+    /// Rows that need no place: they leave before anything else does.
+    pub(super) ready: Option<RecordBatch>,
+    /// `None` without a partial cache.
+    pub(super) l1: Option<L1>,
     timer: Option<Pin<Box<Sleep>>>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 enum Input {
@@ -57,11 +60,11 @@ enum Input {
     Over,
 }
 
-struct Metrics {
+pub(super) struct Metrics {
     baseline: BaselineMetrics,
-    rows: Count,
-    hits: Count,
-    misses: Count,
+    pub rows: Count,
+    pub hits: Count,
+    pub misses: Count,
     requests: Count,
     timeouts: Count,
     last_request: u64,
@@ -75,6 +78,10 @@ impl LookupStream {
         join: &LookupJoin,
         metrics: (&ExecutionPlanMetricsSet, usize),
     ) -> Result<Self> {
+        let l1 = match &join.policy.cache {
+            CachePolicy::Partial(bounds) => Some(L1::new(Arc::clone(&variant), bounds)),
+            CachePolicy::None | CachePolicy::Full(_) => None,
+        };
         Ok(LookupStream {
             joiner: Joiner::try_new(join, &input.schema(), variant.schema())?,
             finder: KeyFinder::new(join, Arc::clone(&variant)),
@@ -86,6 +93,8 @@ impl LookupStream {
             mailbox: Arc::default(),
             rest: None,
             departure: None,
+            ready: None,
+            l1,
             timer: None,
             metrics: Metrics::new(metrics.0, metrics.1),
         })
@@ -224,6 +233,9 @@ impl LookupStream {
 
     /// The next batch of rows that may leave.
     fn emit(&mut self) -> Result<Option<RecordBatch>> {
+        if let Some(batch) = self.ready.take() {
+            return Ok(Some(batch));
+        }
         loop {
             if self.departure.is_none() {
                 match self.queue.next() {
@@ -260,42 +272,6 @@ impl LookupStream {
             self.input = Input::Failed(error);
         }
         true
-    }
-
-    fn admit_slice(&mut self, batch: RecordBatch) -> Result<()> {
-        let now = Instant::now();
-        let deadline = self.policy.timeout.and_then(|timeout| now.checked_add(timeout));
-        let mut keys = self.finder.find(&batch)?;
-        let seen = self.table.flights.epoch();
-        let uses_cache = self.policy.cache != CachePolicy::None;
-        let cache = self.table.cache.as_ref().filter(|_| uses_cache);
-        let mut known = Known::new(&self.table, cache, &self.variant, &keys, (seen.generation, now));
-        let missing = (0..keys.len() as u32).filter(|key| !known.probe(*key)).collect();
-        let question = Question {
-            variant: &self.variant,
-            mailbox: &self.mailbox,
-            slice: self.queue.next_slice(),
-            keys: &keys,
-            missing,
-            deadline,
-            batch_size: self.policy.batch_size,
-            fills_cache: uses_cache,
-            seen,
-        };
-        let (ask, requests) = match question.missing.is_empty() {
-            true => (None, Vec::new()),
-            false => self.table.flights.ask(question, |key| known.probe(key)),
-        };
-        self.table.send(requests);
-        self.table.refresh(&keys, known.take_refreshes(), self.policy.batch_size);
-        let (matches, sources) = known.into_matches()?;
-        let left = LeftRows { batch, key_of_row: std::mem::take(&mut keys.key_of_row), matches, sources };
-        self.metrics.count_rows(&self.table, &left);
-        let may_serve_stale = ask.is_some() && cache.is_some_and(AnswerCache::serves_stale);
-        let mut slice = Slice::new(left, ask, deadline);
-        slice.keys = may_serve_stale.then_some(keys);
-        self.queue.admit(slice);
-        Ok(())
     }
 
     /// Reads from the input if rows may come in. False once nothing will leave any more.
@@ -338,6 +314,7 @@ impl LookupStream {
         self.input = Input::Over;
         self.rest = None;
         self.departure = None;
+        self.ready = None;
         self.timer = None;
         self.queue = Queue::new(self.policy.ordering);
         Poll::Ready(error.map(Err))
@@ -381,23 +358,6 @@ impl Metrics {
             self.last_request = request;
             self.requests.add(1);
         }
-    }
-
-    /// Counts the rows of a slice that is being admitted: those with a key are hits or misses.
-    fn count_rows(&self, table: &LookupTable, left: &LeftRows) {
-        let mut rows = 0;
-        let mut misses = 0;
-        for key in left.key_of_row.iter().filter(|key| **key != NO_KEY) {
-            rows += 1;
-            misses += usize::from(left.matches[*key as usize] == KeyMatch::Pending);
-        }
-        let hits = rows - misses;
-        self.rows.add(rows);
-        self.hits.add(hits);
-        self.misses.add(misses);
-        table.count.rows.fetch_add(rows as u64, Relaxed);
-        table.count.hits.fetch_add(hits as u64, Relaxed);
-        table.count.misses.fetch_add(misses as u64, Relaxed);
     }
 }
 
