@@ -37,7 +37,10 @@ const RUNS: usize = 5;
 enum Keys {
     Uniform(i64),
     /// Nine of ten rows have one of `hot` keys, the others any of `all`.
-    TenthCold { hot: i64, all: i64 },
+    TenthCold {
+        hot: i64,
+        all: i64,
+    },
     /// The k-th key comes 1/k as often as the first.
     Zipf(i64),
 }

@@ -13,6 +13,7 @@ pub mod file;
 mod keys;
 mod lookup_section;
 mod open;
+mod policy_section;
 pub mod problem;
 mod provider;
 mod reading;

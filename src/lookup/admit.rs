@@ -18,7 +18,7 @@ use super::known::Known;
 use super::l1::HotRows;
 use super::l1_index::{ABSENT, NOTHING};
 use super::policy::{CachePolicy, Ordering};
-use super::queue::Slice;
+use super::queue::{Slice, Weight};
 use super::stream::LookupStream;
 use crate::error::Result;
 
@@ -54,7 +54,7 @@ impl LookupStream {
     /// `None` if the L1 is not to be used. In `key_ordered`, rows without a key in the books could overtake others of
     /// their key.
     fn look_into_l1(&mut self, arrival: &Arrival) -> Result<Option<HotRows>> {
-        let must_see_keys = self.policy.ordering == Ordering::KeyOrdered && !self.queue.is_empty();
+        let must_see_keys = self.policy.ordering == Ordering::KeyOrdered && !self.may_leave_at_once(arrival);
         let (Some(l1), Some(cache), false) = (&mut self.l1, &self.table.cache, must_see_keys) else { return Ok(None) };
         let hot = l1.probe(&arrival.columns, arrival.invalidations, cache.tick(arrival.at))?;
         let is_partial = hot.absent > 0 && hot.absent < arrival.batch.num_rows();
@@ -90,6 +90,7 @@ impl LookupStream {
             missing,
             deadline,
             batch_size: self.policy.batch_size,
+            batch_delay: self.policy.batch_delay,
             fills_cache: uses_cache,
             seen: arrival.seen,
         };
@@ -115,15 +116,21 @@ impl LookupStream {
             self.ready = self.joiner.join_each(&arrival.batch, &sources, pairs)?;
             return Ok(());
         }
+        let pending = matches.iter().filter(|known| **known == KeyMatch::Pending).count() as u64;
+        let weight = Weight {
+            left_bytes: self.row_bytes * arrival.batch.num_rows() as u64,
+            expected_bytes: self.answers.bytes_per_key() * pending,
+        };
         let mut left = LeftRows { batch: arrival.batch, key_of_row, matches, sources };
         if let Some(hot) = hot {
             left = hot.merge_into(left, arrival.columns.valid.as_ref())?;
         }
         self.count_left(&left);
         let may_serve_stale = ask.is_some() && cache.is_some_and(AnswerCache::serves_stale);
-        let mut slice = Slice::new(left, ask, deadline);
-        slice.keys = may_serve_stale.then_some(keys);
-        self.queue.admit(slice);
+        let mut slice = Slice::new(left, ask, deadline, weight);
+        let keys = Arc::new(keys);
+        slice.keys = may_serve_stale.then(|| Arc::clone(&keys));
+        self.queue.admit(slice, &keys);
         Ok(())
     }
 
@@ -199,7 +206,7 @@ fn pairs_of(
         key => match matches[key as usize] {
             KeyMatch::Found { rows: 0, .. } => Some(PAD),
             KeyMatch::Found { source, start, rows: 1 } => Some((source, start)),
-            KeyMatch::Found { .. } | KeyMatch::Pending | KeyMatch::Failed(_) => None,
+            KeyMatch::Found { .. } | KeyMatch::Pending | KeyMatch::Failed(_) | KeyMatch::Skipped => None,
         },
     });
     let Some(hot) = hot else { return rest.collect() };

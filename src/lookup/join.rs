@@ -41,6 +41,8 @@ pub(super) enum KeyMatch {
     },
     /// The lookup failed; which error it was, the queue knows.
     Failed(u32),
+    /// The lookup failed, and rows of this key are dropped.
+    Skipped,
 }
 
 impl KeyMatch {
@@ -50,7 +52,15 @@ impl KeyMatch {
     pub fn moved_by(self, sources: u32) -> KeyMatch {
         match self {
             KeyMatch::Found { source, start, rows } => KeyMatch::Found { source: source + sources, start, rows },
-            KeyMatch::Pending | KeyMatch::Failed(_) => self,
+            KeyMatch::Pending | KeyMatch::Failed(_) | KeyMatch::Skipped => self,
+        }
+    }
+
+    /// Whether rows of this key may leave the stage, joined or not.
+    pub fn is_final(self) -> bool {
+        match self {
+            KeyMatch::Found { .. } | KeyMatch::Skipped => true,
+            KeyMatch::Pending | KeyMatch::Failed(_) => false,
         }
     }
 }
@@ -183,8 +193,15 @@ impl Joiner {
         let mut pairs = Pairs::default();
         while cursor.at < rows.len() && pairs.left.len() < MOST_ROWS {
             let row = rows.get(cursor.at);
-            let KeyMatch::Found { source, start, rows: count } = left.match_of(row) else {
-                return Err(Error::internal("a row without an answer was to leave a lookup join"));
+            let (source, start, count) = match left.match_of(row) {
+                KeyMatch::Found { source, start, rows } => (source, start, rows),
+                KeyMatch::Skipped => {
+                    cursor.at += 1;
+                    continue;
+                }
+                KeyMatch::Pending | KeyMatch::Failed(_) => {
+                    return Err(Error::internal("a row without an answer was to leave a lookup join"));
+                }
             };
             if count == 0 && self.kind == JoinKind::Left {
                 pairs.push(row, PAD);

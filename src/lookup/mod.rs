@@ -15,6 +15,7 @@ pub mod exec;
 mod flight;
 mod invalidate;
 mod join;
+mod key_lines;
 mod keys;
 mod known;
 mod l1;
@@ -27,6 +28,8 @@ mod refresh;
 mod request;
 #[cfg(test)]
 mod scripted;
+mod size;
+mod skip;
 mod stream;
 pub mod table;
 mod variant;

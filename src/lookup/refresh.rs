@@ -13,7 +13,7 @@ use super::board::Board;
 use super::cache::Probe;
 use super::flight::{Flights, Question, Request};
 use super::keys::BatchKeys;
-use super::lane::{Flight, Waiter};
+use super::lane::{Flight, Place, Waiter};
 use super::mailbox::Mailbox;
 use super::table::LookupTable;
 use super::variant::Variant;
@@ -38,6 +38,7 @@ impl LookupTable {
                 missing: positions,
                 deadline,
                 batch_size,
+                batch_delay: self.policy().batch_delay,
                 fills_cache: true,
                 seen: self.flights.epoch(),
             };
@@ -94,7 +95,7 @@ impl Board {
         let flights = &self.flights;
         let Some(id) = lane.index.find(probe.hash, |id| is_key(&flights[*id])).copied() else { return };
         // What has not left will be asked for after this.
-        if self.flights[id].request.is_some() {
+        if matches!(self.flights[id].place, Place::Requested(_)) {
             lane.unlist(id, probe.hash);
             self.flights[id].fills_cache = false;
         }

@@ -25,6 +25,8 @@ use super::l1::L1;
 use super::mailbox::{Delivery, Mailbox, Outcome};
 use super::policy::{CachePolicy, LookupPolicy, OnFailure};
 use super::queue::{Departure, Next, Queue, Slice};
+use super::size::{AnswerSize, share};
+use super::skip::SkipLog;
 use super::table::LookupTable;
 use super::variant::Variant;
 use crate::error::{Code, Error, Result};
@@ -48,6 +50,10 @@ pub(super) struct LookupStream {
     /// `None` without a partial cache.
     pub(super) l1: Option<L1>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Of the batch that was read last.
+    pub(super) row_bytes: u64,
+    pub(super) answers: AnswerSize,
+    skipped: SkipLog,
     pub(super) metrics: Metrics,
 }
 
@@ -67,6 +73,7 @@ pub(super) struct Metrics {
     pub misses: Count,
     requests: Count,
     timeouts: Count,
+    skipped: Count,
     last_request: u64,
 }
 
@@ -83,6 +90,7 @@ impl LookupStream {
             CachePolicy::None | CachePolicy::Full(_) => None,
         };
         Ok(LookupStream {
+            skipped: SkipLog::new(table.name()),
             joiner: Joiner::try_new(join, &input.schema(), variant.schema())?,
             finder: KeyFinder::new(join, Arc::clone(&variant)),
             queue: Queue::new(join.policy.ordering),
@@ -96,6 +104,8 @@ impl LookupStream {
             ready: None,
             l1,
             timer: None,
+            row_bytes: 0,
+            answers: AnswerSize::new(&join.policy),
             metrics: Metrics::new(metrics.0, metrics.1),
         })
     }
@@ -136,7 +146,7 @@ impl LookupStream {
     fn receive(&mut self) {
         for delivery in self.mailbox.take() {
             self.metrics.count_request(delivery.request);
-            let Some(slice) = self.queue.get_mut(delivery.slice) else { continue };
+            let Some(slice) = self.queue.get(delivery.slice) else { continue };
             if slice.deadline.is_some_and(|deadline| delivery.answered_at > deadline) {
                 let keys = delivery.keys.iter().map(|key| key.position).collect();
                 self.time_out_keys(delivery.slice, keys);
@@ -149,13 +159,15 @@ impl LookupStream {
     fn settle(&mut self, delivery: Delivery) {
         match delivery.outcome {
             Outcome::Failed(error) => {
-                let keys: Vec<u32> = delivery.keys.iter().map(|key| key.position).collect();
+                let mut keys: Vec<u32> = delivery.keys.iter().map(|key| key.position).collect();
+                keys.sort_unstable();
                 self.fail(delivery.slice, &keys, error);
             }
             Outcome::Answered(rows) => {
-                let Some(slice) = self.queue.get_mut(delivery.slice) else { return };
-                let source = slice.left.sources.len() as u32;
-                slice.left.sources.push(rows);
+                let found: u64 = delivery.keys.iter().map(|key| u64::from(key.rows)).sum();
+                let bytes = share(rows.get_array_memory_size() as u64, found, rows.num_rows());
+                self.answers.add(delivery.keys.len(), bytes);
+                let Some(source) = self.queue.add_source(delivery.slice, rows, bytes) else { return };
                 for key in delivery.keys {
                     let found = KeyMatch::Found { source, start: key.start, rows: key.rows };
                     self.queue.settle(delivery.slice, key.position, found);
@@ -169,8 +181,13 @@ impl LookupStream {
         match self.policy.on_failure {
             OnFailure::Fail if keys.is_empty() => {}
             OnFailure::Fail => self.queue.fail(slice, keys, error),
-            OnFailure::NoMatch | OnFailure::Skip => {
-                keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::NONE));
+            OnFailure::NoMatch => keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::NONE)),
+            OnFailure::Skip => {
+                let rows = self.queue.get(slice).map_or(0, |slice| slice.rows_of(keys));
+                self.table.count.skipped.fetch_add(rows as u64, Relaxed);
+                self.metrics.skipped.add(rows);
+                self.skipped.note(rows, &error);
+                keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::Skipped));
             }
         }
     }
@@ -178,7 +195,7 @@ impl LookupStream {
     /// Lets expired answers serve, where they may, and returns the keys for which there is none.
     fn serve_stale(&mut self, id: u64, keys: &[u32]) -> Vec<u32> {
         let cache = self.table.cache.as_ref().filter(|cache| cache.serves_stale());
-        let Some(slice) = self.queue.get_mut(id) else { return keys.to_vec() };
+        let Some(slice) = self.queue.get(id) else { return keys.to_vec() };
         let (Some(cache), Some(batch_keys)) = (cache, &slice.keys) else { return keys.to_vec() };
         let seen = (self.table.flights.epoch().generation, Instant::now());
         let mut known = Known::new(&self.table, Some(cache), &self.variant, batch_keys, seen);
@@ -186,10 +203,13 @@ impl LookupStream {
             keys.iter().partition(|key| slice.is_pending(**key) && known.probe_stale(**key));
         // Rows that cannot be read fail as their lookup did.
         let Ok((matches, sources)) = known.into_matches() else { return keys.to_vec() };
-        let first = slice.left.sources.len() as u32;
-        slice.left.sources.extend(sources);
         served.sort_unstable();
         self.table.count.stale.fetch_add(slice.rows_of(&served) as u64, Relaxed);
+        let first = slice.left.sources.len() as u32;
+        for rows in sources {
+            let bytes = rows.get_array_memory_size() as u64;
+            self.queue.add_source(id, rows, bytes);
+        }
         for key in served {
             self.queue.settle(id, key, matches[key as usize].moved_by(first));
         }
@@ -258,7 +278,7 @@ impl LookupStream {
 
     /// Gives places to rows that were read, as far as there are places. False if none took one.
     fn admit(&mut self) -> bool {
-        let places = self.policy.capacity.get().saturating_sub(self.queue.rows());
+        let places = self.places();
         if places == 0 || self.queue.has_failed() {
             return false;
         }
@@ -274,6 +294,15 @@ impl LookupStream {
         true
     }
 
+    /// How many more rows may wait, by their number and by their bytes. One row may, however large it is.
+    fn places(&self) -> usize {
+        let places = self.policy.capacity.get().saturating_sub(self.queue.rows());
+        let room = self.policy.capacity_bytes.get().saturating_sub(self.queue.bytes());
+        let row_bytes = (self.row_bytes + self.answers.bytes_per_key()).max(1);
+        let by_bytes = usize::try_from(room / row_bytes).unwrap_or(usize::MAX);
+        places.min(by_bytes.max(usize::from(self.queue.is_empty())))
+    }
+
     /// Reads from the input if rows may come in. False once nothing will leave any more.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.queue.has_failed() {
@@ -282,11 +311,16 @@ impl LookupStream {
         let Input::Open(input) = &mut self.input else {
             return if self.queue.is_empty() { Poll::Ready(false) } else { Poll::Pending };
         };
-        if self.rest.is_some() || self.queue.rows() >= self.policy.capacity.get() {
+        let is_full = !self.queue.is_empty() && self.queue.bytes() >= self.policy.capacity_bytes.get();
+        if self.rest.is_some() || is_full || self.queue.rows() >= self.policy.capacity.get() {
             return Poll::Pending;
         }
         match std::task::ready!(input.poll_next_unpin(cx)) {
-            Some(Ok(batch)) => self.rest = Some(batch).filter(|batch| batch.num_rows() > 0),
+            Some(Ok(batch)) if batch.num_rows() > 0 => {
+                self.row_bytes = share(batch.get_array_memory_size() as u64, 1, batch.num_rows());
+                self.rest = Some(batch);
+            }
+            Some(Ok(_)) => {}
             Some(Err(error)) => self.input = Input::Failed(error.into()),
             None => self.input = Input::Ended,
         }
@@ -348,6 +382,7 @@ impl Metrics {
             misses: counter("misses"),
             requests: counter("requests"),
             timeouts: counter("timeouts"),
+            skipped: counter("skipped"),
             last_request: 0,
         }
     }
