@@ -12,6 +12,8 @@ mod protocol_stop;
 mod psql;
 mod slt;
 mod soak;
+mod soak_memory;
+mod soak_outage;
 mod store_postgres;
 mod store_postgres_failure;
 mod support;
