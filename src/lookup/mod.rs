@@ -12,6 +12,7 @@ mod cache;
 pub mod exec;
 mod flight;
 mod join;
+mod key_lines;
 mod keys;
 mod lane;
 mod mailbox;
@@ -20,6 +21,8 @@ mod queue;
 mod request;
 #[cfg(test)]
 mod scripted;
+mod size;
+mod skip;
 mod stream;
 pub mod table;
 mod variant;

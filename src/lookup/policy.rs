@@ -140,6 +140,18 @@ impl Default for RetryPolicy {
     }
 }
 
+impl RetryPolicy {
+    /// How long to rest after the given attempt, which counts from 1. The second half of a rest is jitter, which
+    /// `random` decides.
+    pub fn rest_after(&self, attempt: u32, random: u64) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        let rest = self.delay.saturating_mul(1 << doublings).min(self.max_delay);
+        // Fibonacci hashing spreads neighbouring numbers (Knuth, The Art of Computer Programming 6.4).
+        let share = (random.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as f64 / f64::from(u32::MAX);
+        rest.mul_f64(0.5 + share / 2.0)
+    }
+}
+
 /// What a lookup table remembers of its store's answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CachePolicy {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering};
+use super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, RetryPolicy};
 use super::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use crate::error::Error;
 use crate::store::{Answer, LookupRequest, LookupShape, Store, StoreError};
@@ -256,6 +257,7 @@ pub fn policy(ordering: Ordering) -> LookupPolicy {
         on_failure: OnFailure::Fail,
         batch_size: 1.try_into().unwrap(),
         max_in_flight: 100.try_into().unwrap(),
+        retry: RetryPolicy { max_attempts: NonZeroU32::MIN, ..RetryPolicy::default() },
         cache: CachePolicy::None,
         ..LookupPolicy::default()
     }

@@ -175,8 +175,20 @@ impl LookupTable {
 
     /// Gives each request a task of the table's own, which moves while nobody polls the query.
     pub(super) fn send(self: &Arc<Self>, requests: Vec<Request>) {
+        self.spawn(requests);
+        self.keep_time();
+    }
+
+    pub(super) fn spawn(self: &Arc<Self>, requests: Vec<Request>) {
         for request in requests {
             self.requests.spawn(request::serve(Arc::clone(self), request));
+        }
+    }
+
+    /// Keys that wait for company or rest have somebody who wakes for them.
+    pub(super) fn keep_time(self: &Arc<Self>) {
+        if self.flights.set_alarm() {
+            self.requests.spawn(request::keep_time(Arc::clone(self)));
         }
     }
 
