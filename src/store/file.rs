@@ -15,7 +15,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use super::file_index::FileIndex;
-use super::{Answer, LookupRequest, Store, StoreError};
+use super::size::{AnswerRoom, POSITION_BYTES, rows_bytes};
+use super::{Answer, LookupRequest, LookupShape, Store, StoreError};
 use crate::error::{Code, Error, Result};
 
 /// How often a lookup looks whether the file has changed. A change must be seen within five seconds.
@@ -121,7 +122,11 @@ impl Store for FileStore {
             .await?;
         }
         match index.get() {
-            Some(Ok(index)) => Ok(contents.answer(index, request)?),
+            Some(Ok(index)) => {
+                let (positions, rows) = index.find(&request.keys)?;
+                contents.check_size(&rows, request)?;
+                Ok(contents.answer(positions, rows, &request.shape)?)
+            }
             Some(Err(error)) => Err(error.clone().into()),
             None => Err(Error::internal("the index of a file was not built").into()),
         }
@@ -200,12 +205,18 @@ impl Contents {
         Ok(Arc::clone(indexes.entry(key_columns.to_vec()).or_default()))
     }
 
-    fn answer(&self, index: &FileIndex, request: &LookupRequest) -> Result<Answer> {
-        let (positions, rows) = index.find(&request.keys)?;
+    /// Whether these rows may be copied.
+    fn check_size(&self, rows: &[u32], request: &LookupRequest) -> Result<(), StoreError> {
+        let mut room = AnswerRoom::new(request.max_answer_bytes);
+        room.take(rows.len() as u64 * POSITION_BYTES)?;
+        request.shape.columns.iter().try_for_each(|&column| room.take(rows_bytes(self.rows.column(column), rows)))
+    }
+
+    fn answer(&self, positions: Vec<u32>, rows: Vec<u32>, shape: &LookupShape) -> Result<Answer> {
         let rows = UInt32Array::from(rows);
-        let columns = request.shape.columns.iter().map(|&column| copy_rows(self.rows.column(column), &rows));
+        let columns = shape.columns.iter().map(|&column| copy_rows(self.rows.column(column), &rows));
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        let schema = Arc::new(self.rows.schema().project(&request.shape.columns)?);
+        let schema = Arc::new(self.rows.schema().project(&shape.columns)?);
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
         Ok(Answer { rows, key_of_row: UInt32Array::from(positions) })

@@ -16,6 +16,7 @@ mod postgres_filter;
 mod postgres_numeric;
 mod postgres_schema;
 mod postgres_tls;
+mod size;
 #[cfg(test)]
 mod told;
 
