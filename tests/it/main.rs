@@ -14,4 +14,5 @@ mod slt;
 mod soak;
 mod store_postgres;
 mod store_postgres_failure;
+mod store_postgres_scan;
 mod support;
