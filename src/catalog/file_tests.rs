@@ -1,4 +1,4 @@
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode as ClientSslMode};
@@ -7,7 +7,9 @@ use super::super::definition::*;
 use super::super::demo::read_demo;
 use super::super::keys::{KEYS, Key, Kind};
 use super::*;
-use crate::lookup::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, PartialCache};
+use crate::lookup::policy::{
+    BreakerPolicy, CachePolicy, FullCache, LookupPolicy, OnFailure, Ordering, PartialCache, RetryPolicy,
+};
 use crate::pg_type::PgType;
 
 pub(super) fn environment(name: &str) -> Option<String> {
@@ -60,13 +62,19 @@ fn catalog_with(key: &Key, value: &str) -> String {
         _ => "",
     };
     let declared = if declared.starts_with(key.name) { "" } else { declared };
-    match key.section.strip_suffix(".cache") {
-        Some(outer) => {
-            let mode = if key.name == "mode" { "" } else { "mode = \"partial\"" };
-            format!("[{outer}]\n{declared}\n[{}]\n{mode}\n{} = {value}", key.section, key.name)
+    let path: Vec<&str> = key.section.split('.').collect();
+    match path.as_slice() {
+        [""] => format!("{} = {value}", key.name),
+        [kind, name, inner] => {
+            let mode = match (*inner, key.name) {
+                ("cache", "mode") => "",
+                ("cache", "reload_every" | "load_timeout") => "mode = \"full\"",
+                ("cache", _) => "mode = \"partial\"",
+                _ => "",
+            };
+            format!("[{kind}.{name}]\n{declared}\n[{}]\n{mode}\n{} = {value}", key.section, key.name)
         }
-        None if key.section.is_empty() => format!("{} = {value}", key.name),
-        None => format!("[{}]\n{declared}\n{} = {value}", key.section, key.name),
+        _ => format!("[{}]\n{declared}\n{} = {value}", key.section, key.name),
     }
 }
 
@@ -195,27 +203,42 @@ fn lookup_tables_begin_with_the_default_policy() {
 #[test]
 fn every_option_of_a_lookup_table_is_kept() {
     let catalog = read_valid(&customers(
-        "columns = [\"id\", \"credit\"]\ntypes = { credit = \"numeric(20,4)\" }\nordering = \"unordered\"\ntimeout = \"0s\"\n\
-         on_failure = \"no_match\"\ncapacity = 1\nbatch_size = 2\nmax_in_flight = 3\n\
-         cache = { mode = \"partial\", max_rows = 4, expire_after_write = \"5s\", expire_misses_after = \"0s\" }",
+        "columns = [\"id\", \"credit\"]\ntypes = { credit = \"numeric(20,4)\" }\nordering = \"key_ordered\"\ntimeout = \"0s\"\n\
+         on_failure = \"skip\"\ncapacity = 1\ncapacity_bytes = \"1KiB\"\nbatch_size = 2\nbatch_delay = \"7s\"\nmax_in_flight = 3\n\
+         max_answer_bytes = \"2KiB\"\nrate_limit = 9\n\
+         retry = { max_attempts = 1, delay = \"1s\", max_delay = \"2s\", on_miss = true }\n\
+         circuit_breaker = { failures = 8, open_for = \"3s\" }\n\
+         cache = { mode = \"partial\", max_rows = 4, max_bytes = \"5B\", expire_after_write = \"6s\", expire_after_access = \"4s\", \
+         expire_misses_after = \"0s\", refresh_after = \"5s\", serve_stale_for = \"1h\" }",
     ));
     let lookup = &catalog.lookups[0];
     let number = |n| NonZeroUsize::new(n).unwrap();
+    let small = |n| NonZeroU32::new(n).unwrap();
+    let bytes = |n| NonZeroU64::new(n).unwrap();
+    let seconds = Duration::from_secs;
     let cache = CachePolicy::Partial(PartialCache {
         max_rows: NonZeroU64::new(4),
-        expire_after_write: Some(Duration::from_secs(5)),
+        max_bytes: NonZeroU64::new(5),
+        expire_after_write: Some(seconds(6)),
+        expire_after_access: Some(seconds(4)),
         expire_misses_after: None,
-        ..PartialCache::default()
+        refresh_after: Some(seconds(5)),
+        serve_stale_for: seconds(3600),
     });
     let policy = LookupPolicy {
-        ordering: Ordering::Unordered,
+        ordering: Ordering::KeyOrdered,
         timeout: None,
-        on_failure: OnFailure::NoMatch,
+        on_failure: OnFailure::Skip,
         capacity: number(1),
+        capacity_bytes: bytes(1024),
         batch_size: number(2),
+        batch_delay: seconds(7),
         max_in_flight: number(3),
+        max_answer_bytes: bytes(2048),
+        rate_limit: Some(small(9)),
+        retry: RetryPolicy { max_attempts: small(1), delay: seconds(1), max_delay: seconds(2), on_miss: true },
+        circuit_breaker: Some(BreakerPolicy { failures: small(8), open_for: seconds(3) }),
         cache,
-        ..LookupPolicy::default()
     };
     assert_eq!(lookup.policy, policy);
     let kind = LookupKind::Postgres {
@@ -225,7 +248,53 @@ fn every_option_of_a_lookup_table_is_kept() {
         types: vec![("credit".to_string(), PgType::Numeric { precision: 20, scale: 4 })],
     };
     assert_eq!(lookup.kind, kind);
-    assert_eq!(catalog.connection("shop").unwrap().origin.to_string(), "conf/a.toml:13:13");
+    assert_eq!(catalog.connection("shop").unwrap().origin.to_string(), "conf/a.toml:19:13");
+}
+
+#[test]
+fn sections_of_a_policy_begin_with_their_defaults() {
+    let none = only_policy(&customers("retry = {}\nrate_limit = 0\ncache = { mode = \"full\" }"));
+    assert_eq!((none.retry, none.rate_limit), (RetryPolicy::default(), None));
+    assert_eq!(none.cache, CachePolicy::Full(FullCache::default()));
+    let breaker = only_policy(&customers("circuit_breaker = {}")).circuit_breaker.unwrap();
+    assert_eq!((breaker.failures.get(), breaker.open_for), (5, Duration::from_secs(10)));
+    let breaker = only_policy(&customers("circuit_breaker = { open_for = \"2s\" }")).circuit_breaker.unwrap();
+    assert_eq!((breaker.failures.get(), breaker.open_for), (5, Duration::from_secs(2)));
+    // As a section of its own, and with one delay that the other's default would contradict.
+    let sections = format!(
+        "{}[lookup.customers.retry]\ndelay = \"5s\"\n[lookup.customers.circuit_breaker]\nfailures = 1\n",
+        customers("")
+    );
+    let policy = only_policy(&sections);
+    assert_eq!((policy.retry.delay, policy.retry.max_delay), (Duration::from_secs(5), Duration::from_secs(5)));
+    assert_eq!(policy.circuit_breaker.unwrap().failures.get(), 1);
+    let retry = only_policy(&customers("retry = { max_delay = \"10ms\" }")).retry;
+    assert_eq!((retry.delay, retry.max_delay), (Duration::from_millis(10), Duration::from_millis(10)));
+}
+
+#[test]
+fn one_bound_of_a_partial_cache_is_enough() {
+    let cache = |keys: &str| match only_policy(&customers(&format!("cache = {{ mode = \"partial\", {keys} }}"))).cache {
+        CachePolicy::Partial(cache) => (cache.max_rows.map(NonZeroU64::get), cache.max_bytes.map(NonZeroU64::get)),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(cache("max_bytes = \"1KiB\""), (None, Some(1024)));
+    assert_eq!(cache("max_rows = 5"), (Some(5), None));
+    assert_eq!(cache("refresh_after = \"1s\""), (Some(100_000), None));
+}
+
+#[test]
+fn every_option_of_a_full_cache_is_kept() {
+    let text = customers(
+        "cache = { mode = \"full\", max_rows = 4, max_bytes = \"5B\", reload_every = \"6m\", load_timeout = \"7s\" }",
+    );
+    let full = FullCache {
+        reload_every: Some(Duration::from_secs(360)),
+        load_timeout: Duration::from_secs(7),
+        max_rows: NonZeroU64::new(4),
+        max_bytes: NonZeroU64::new(5),
+    };
+    assert_eq!(only_policy(&text).cache, CachePolicy::Full(full));
 }
 
 #[test]

@@ -1,15 +1,13 @@
-//! What `[lookup.X]` and `[lookup.X.cache]` mean.
-
-use std::num::NonZeroU64;
-use std::time::Duration;
+//! What `[lookup.X]` means; its policy stands in `policy_section`.
 
 use super::columns::read_types;
 use super::definition::{LookupDefinition, LookupKind};
+use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
 use super::reading::Text;
 use super::section::Section;
 use super::stream_section::read_format;
-use crate::lookup::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, PartialCache};
+use crate::lookup::policy::CachePolicy;
 use crate::pg_type::PgType;
 
 /// Reads the section of the lookup table `name`; `None` if it is too wrong to tell what it would be. The connection
@@ -41,7 +39,7 @@ pub(super) fn read_lookup(name: &str, section: &Section) -> (Option<LookupDefini
             let section = section.of_type("postgres");
             let connection = section.text("connection");
             let kind = read_postgres(&section, connection.as_ref());
-            (kind, connection, read_policy(&section, read_cache(&section)))
+            (kind, connection, read_policy(&section, read_cache(&section, "postgres")))
         }
     };
     let origin = section.origin.clone();
@@ -81,54 +79,6 @@ fn read_file(section: &Section) -> Option<LookupKind> {
     Some(LookupKind::File { data: data?, format, columns })
 }
 
-fn read_policy(section: &Section, cache: CachePolicy) -> LookupPolicy {
-    let default = LookupPolicy::default();
-    LookupPolicy {
-        ordering: section.choice("ordering", &Ordering::ALL.map(|o| (o.name(), o))).unwrap_or(default.ordering),
-        timeout: section.duration("timeout").map_or(default.timeout, unless_zero),
-        on_failure: section.choice("on_failure", &OnFailure::ALL.map(|o| (o.name(), o))).unwrap_or(default.on_failure),
-        capacity: section.count("capacity").unwrap_or(default.capacity),
-        batch_size: section.count("batch_size").unwrap_or(default.batch_size),
-        max_in_flight: section.count("max_in_flight").unwrap_or(default.max_in_flight),
-        cache,
-        ..default
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Mode {
-    None,
-    Partial,
-}
-
-fn read_cache(lookup: &Section) -> CachePolicy {
-    let Some(section) = lookup.section("cache", "lookup.X.cache") else { return CachePolicy::None };
-    let section = section.of_type("postgres");
-    section.require("mode");
-    match section.choice("mode", &[("none", Mode::None), ("partial", Mode::Partial)]) {
-        None => CachePolicy::None,
-        Some(Mode::None) => {
-            for key in ["max_rows", "expire_after_write", "expire_misses_after"].into_iter().filter(|k| section.has(k))
-            {
-                let message = format!("\"{key}\" in {} has no effect with mode = \"none\"", section.title);
-                section.complain_of(key, Complaint::new(message));
-            }
-            CachePolicy::None
-        }
-        Some(Mode::Partial) => {
-            let default = PartialCache::default();
-            CachePolicy::Partial(PartialCache {
-                max_rows: section.whole("max_rows").and_then(NonZeroU64::new).or(default.max_rows),
-                expire_after_write: section.duration("expire_after_write"),
-                expire_misses_after: section
-                    .duration("expire_misses_after")
-                    .map_or(default.expire_misses_after, unless_zero),
-                ..default
-            })
-        }
-    }
-}
-
 /// A file is always held whole, so its cache has nothing to set.
 fn refuse_file_cache(lookup: &Section) {
     let Some(section) = lookup.section("cache", "lookup.X.cache") else { return };
@@ -139,8 +89,4 @@ fn refuse_file_cache(lookup: &Section) {
             "A file is always held whole, as with mode = \"full\", and read again when it changes: leave the section out.",
         ));
     }
-}
-
-fn unless_zero(duration: Duration) -> Option<Duration> {
-    Some(duration).filter(|duration| !duration.is_zero())
 }

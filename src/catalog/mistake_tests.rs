@@ -60,40 +60,8 @@ fn keys_of_another_type_say_which() {
 
 #[test]
 fn what_later_versions_bring_is_refused() {
-    for (key, value) in [
-        ("capacity_bytes", "\"64MiB\""),
-        ("batch_delay", "\"0ms\""),
-        ("max_answer_bytes", "\"64MiB\""),
-        ("rate_limit", "0"),
-        ("retry", "{ max_attempts = 3 }"),
-        ("circuit_breaker", "{ failures = 5 }"),
-        ("comment", "\"x\""),
-    ] {
-        assert_problem(
-            &customers(&format!("{key} = {value}")),
-            &format!("3:1: \"{key}\" in [lookup.customers] is not available yet"),
-        );
-    }
-    for key in ["max_bytes", "expire_after_access", "refresh_after", "serve_stale_for", "reload_every", "load_timeout"]
-    {
-        assert_problem(
-            &customers(&format!("cache = {{ mode = \"partial\", {key} = \"1s\" }}")),
-            &format!("3:29: \"{key}\" in [lookup.customers.cache] is not available yet"),
-        );
-    }
     for (text, expected) in [
-        (
-            customers("ordering = \"key_ordered\""),
-            "3:12: ordering = \"key_ordered\" in [lookup.customers] is not available yet (hint: It may be \"ordered\" or \"unordered\".)",
-        ),
-        (
-            customers("on_failure = \"skip\""),
-            "3:14: on_failure = \"skip\" in [lookup.customers] is not available yet (hint: It may be \"fail\" or \"no_match\".)",
-        ),
-        (
-            customers("cache = { mode = \"full\" }"),
-            "3:18: mode = \"full\" in [lookup.customers.cache] is not available yet (hint: It may be \"none\" or \"partial\".)",
-        ),
+        (customers("comment = \"x\""), "3:1: \"comment\" in [lookup.customers] is not available yet"),
         (
             "[stream.s]\ntype = \"kafka\"\ntopic = \"x\"".to_string(),
             "2:8: type = \"kafka\" in [stream.s] is not available yet (hint: It may be \"generator\", \"push\" or \"file\".)",
@@ -172,7 +140,7 @@ fn values_out_of_bounds_say_the_bounds() {
         ),
         (
             "cache = { mode = \"partial\", expire_after_write = \"0s\" }",
-            "3:50: \"expire_after_write\" in [lookup.customers.cache] must not be zero (hint: Leave it out for no limit of time.)",
+            "3:50: \"expire_after_write\" in [lookup.customers.cache] must not be zero (hint: Leave it out for its default.)",
         ),
         ("columns = []", "3:11: \"columns\" in [lookup.customers] is empty"),
         ("columns = [\"id\", \"id\"]", "3:18: \"id\" stands twice in \"columns\" in [lookup.customers]"),
@@ -183,7 +151,29 @@ fn values_out_of_bounds_say_the_bounds() {
         ),
         (
             "ordering = \"orderd\"",
-            "3:12: unknown value \"orderd\" for \"ordering\" in [lookup.customers] (hint: It may be \"ordered\" or \"unordered\".)",
+            "3:12: unknown value \"orderd\" for \"ordering\" in [lookup.customers] (hint: It may be \"ordered\", \"unordered\" or \"key_ordered\".)",
+        ),
+        ("capacity_bytes = \"0B\"", "3:18: \"capacity_bytes\" in [lookup.customers] must not be zero"),
+        (
+            "rate_limit = 4294967296",
+            "3:14: \"rate_limit\" in [lookup.customers] must be at most 4294967295, not 4294967296",
+        ),
+        (
+            "retry = { max_attempts = 0 }",
+            "3:26: \"max_attempts\" in [lookup.customers.retry] must be from 1 to 9223372036854775807, not 0",
+        ),
+        (
+            "circuit_breaker = { failures = 0 }",
+            "3:32: \"failures\" in [lookup.customers.circuit_breaker] must be from 1 to 9223372036854775807, not 0",
+        ),
+        (
+            "circuit_breaker = { open_for = \"0s\" }",
+            "3:32: \"open_for\" in [lookup.customers.circuit_breaker] must not be zero (hint: Leave it out for its default.)",
+        ),
+        (
+            "retry = { attempts = 5 }",
+            "3:11: unknown key \"attempts\" in [lookup.customers.retry] (hint: Keys here are \"max_attempts\", \"delay\", \
+             \"max_delay\", \"on_miss\".)",
         ),
     ] {
         assert_problem(&customers(line), expected);
@@ -273,6 +263,20 @@ fn options_that_would_change_nothing_are_refused() {
         &customers("cache = { mode = \"none\", max_rows = 5 }"),
         "3:37: \"max_rows\" in [lookup.customers.cache] has no effect with mode = \"none\"",
     );
+    let lifetimes = ["expire_after_access", "refresh_after", "serve_stale_for"];
+    let of_partial = [lifetimes.as_slice(), &["expire_after_write", "expire_misses_after"]].concat();
+    let of_full = ["reload_every", "load_timeout"];
+    for (mode, keys) in
+        [("none", lifetimes.as_slice()), ("none", &of_full), ("full", &of_partial), ("partial", &of_full)]
+    {
+        for key in keys {
+            let column = 25 + mode.len() + key.len();
+            assert_problem(
+                &customers(&format!("cache = {{ mode = \"{mode}\", {key} = \"0s\" }}")),
+                &format!("3:{column}: \"{key}\" in [lookup.customers.cache] has no effect with mode = \"{mode}\"",),
+            );
+        }
+    }
     assert_problem(
         "[stream.g]\ntype = \"generator\"\nrows_per_second = 5\non_malformed = \"skip\"\ncolumns = { a = \"n\" }",
         "4:16: on_malformed = \"skip\" in [stream.g] has no effect (hint: A generator makes no malformed rows: leave it out.)",
@@ -306,6 +310,46 @@ fn options_that_would_change_nothing_are_refused() {
         &shop("host = \"localhost\"\npassword = \"a\"\npassword_file = \"/dev/null\""),
         "5:17: \"password_file\" in [connection.shop] does not go with \"password\"",
     );
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    for (lines, expected) in [
+        (
+            "retry = { delay = \"2s\", max_delay = \"1s\" }",
+            "3:19: delay (2s) in [lookup.customers.retry] is above max_delay (1s)",
+        ),
+        (
+            "timeout = \"1s\"\nbatch_delay = \"1s\"",
+            "4:15: batch_delay (1s) in [lookup.customers] is not below timeout (1s) (hint: A row that waits so long for \
+             company has timed out before its key is asked for.)",
+        ),
+        (
+            "batch_delay = \"6s\"",
+            "3:15: batch_delay (6s) in [lookup.customers] is not below timeout (5s) (hint: A row that waits so long for \
+             company has timed out before its key is asked for.)",
+        ),
+        (
+            "cache = { mode = \"partial\", expire_after_write = \"5s\", refresh_after = \"5s\" }",
+            "3:72: refresh_after (5s) in [lookup.customers.cache] is not below expire_after_write (5s) (hint: An expired \
+             answer is not refreshed.)",
+        ),
+        (
+            "cache = { mode = \"partial\", refresh_after = \"5s\", serve_stale_for = \"1s\" }",
+            "3:69: \"serve_stale_for\" in [lookup.customers.cache] has no effect where answers do not expire (hint: Write \
+             expire_after_write or expire_after_access as well.)",
+        ),
+    ] {
+        assert_problem(&customers(lines), expected);
+    }
+    for lines in [
+        "timeout = \"0s\"\nbatch_delay = \"1h\"",
+        "retry = { delay = \"1s\", max_delay = \"1s\" }",
+        "cache = { mode = \"partial\", serve_stale_for = \"0s\" }",
+        "cache = { mode = \"partial\", expire_after_access = \"1s\", refresh_after = \"5s\", serve_stale_for = \"1s\" }",
+    ] {
+        assert!(read(&customers(lines)).is_ok(), "{lines}");
+    }
 }
 
 #[test]

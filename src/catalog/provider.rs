@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -27,12 +28,14 @@ pub struct Stream {
     pub source: Arc<dyn Source>,
     /// What rows may be put in by clients; `None` for streams that read on their own.
     pub push: Option<Arc<PushStream>>,
+    /// Rows that all readers were given.
+    pub rows_read: Arc<AtomicU64>,
 }
 
 impl Stream {
     /// A stream that reads on its own and takes no rows.
     pub fn reading(name: String, type_name: &'static str, source: Arc<dyn Source>) -> Self {
-        Stream { name, type_name, source, push: None }
+        Stream { name, type_name, source, push: None, rows_read: Arc::default() }
     }
 }
 
@@ -83,7 +86,8 @@ impl TableProvider for StreamProvider {
         let all = || (0..self.schema().fields().len()).collect();
         let projection = projection.cloned().unwrap_or_else(all);
         let source = Arc::clone(&self.stream.source);
-        Ok(Arc::new(SourceExec::new(self.stream.name.clone(), source, self.start, projection)))
+        let exec = SourceExec::new(self.stream.name.clone(), source, self.start, projection);
+        Ok(Arc::new(exec.with_rows_read(Arc::clone(&self.stream.rows_read))))
     }
 }
 

@@ -3,7 +3,7 @@
 //! A getter answers `None` both for a key that is not there and for one with a wrong value; the mistake is then in the
 //! list of problems, which no definition survives, so the caller may go on with the default.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -162,6 +162,17 @@ impl<'a> Section<'a> {
         self.whole(name).and_then(|number| usize::try_from(number).ok()).and_then(NonZeroUsize::new)
     }
 
+    /// As [`Section::whole`], up to `u32::MAX`.
+    pub fn small(&self, name: &str) -> Option<u32> {
+        let number = self.whole(name)?;
+        let small = u32::try_from(number).ok();
+        if small.is_none() {
+            let message = format!("{} must be at most {}, not {number}", self.what(name), u32::MAX);
+            self.complain_of(name, Complaint::new(message));
+        }
+        small
+    }
+
     /// A number that is not negative, with or without a fraction.
     pub fn number(&self, name: &str) -> Option<f64> {
         let value = self.get(name)?;
@@ -187,7 +198,7 @@ impl<'a> Section<'a> {
         let duration = self.parsed(name, &text, parse_duration)?;
         if duration.is_zero() && self.key_kind(name) == Some(Kind::PositiveDuration) {
             let complaint = Complaint::new(format!("{} must not be zero", self.what(name)))
-                .with_hint("Leave it out for no limit of time.");
+                .with_hint("Leave it out for its default.");
             self.reading.complain(&text.origin, complaint);
             return None;
         }
@@ -195,14 +206,13 @@ impl<'a> Section<'a> {
     }
 
     /// Bytes, at least 1.
-    pub fn size(&self, name: &str) -> Option<u64> {
+    pub fn size(&self, name: &str) -> Option<NonZeroU64> {
         let text = self.text(name)?;
-        let size = self.parsed(name, &text, parse_size)?;
-        if size == 0 {
+        let size = NonZeroU64::new(self.parsed(name, &text, parse_size)?);
+        if size.is_none() {
             self.reading.complain(&text.origin, Complaint::new(format!("{} must not be zero", self.what(name))));
-            return None;
         }
-        Some(size)
+        size
     }
 
     /// The value that `choices` has for the word; its words are those that `keys` lists as available.

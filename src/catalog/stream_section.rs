@@ -1,6 +1,6 @@
 //! What `[stream.X]` means.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 use super::columns::{read_columns, read_generator_columns};
 use super::definition::{ColumnDefinition, FileFormat, OnMalformed, SlowReader, StreamDefinition, StreamKind};
@@ -54,7 +54,7 @@ fn read_push(section: &Section) -> StreamKind {
     StreamKind::Push {
         columns: read_columns(section),
         retain_rows: section.count("retain_rows").unwrap_or(RETAIN_ROWS),
-        retain_bytes: section.size("retain_bytes").unwrap_or(RETAIN_BYTES),
+        retain_bytes: section.size("retain_bytes").map_or(RETAIN_BYTES, NonZeroU64::get),
         slow_reader: section.choice("slow_reader", &slow_readers).unwrap_or(SlowReader::Fail),
     }
 }

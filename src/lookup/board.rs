@@ -1,9 +1,10 @@
 //! The books of [`Flights`](super::flight::Flights): asks, flights, requests. No waiting, no locking.
 //!
-//! A flight is *waiting* (in its lane, no request yet) or *requested*. It ends when its request is completed, when nobody
-//! waits for any key of its request any more, or, still waiting, when nobody waits for it.
+//! A flight is *waiting* (in its lane, no request yet), *requested*, or *resting* before another attempt. It ends when
+//! its request is completed for good, when nobody waits for any key of its request any more, or, without a request, when
+//! nobody waits for it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -12,9 +13,9 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::flight::{Epoch, Patience, Question, Request, RequestKey};
-use super::lane::{Flight, Lane, Waiter};
-use super::mailbox::{DeliveredKey, Delivery, Mailbox, Outcome};
+use super::flight::{Completion, Epoch, KeyResult, Patience, Question, Request, RequestKey};
+use super::lane::{Flight, Lane, Place, Waiter};
+use super::mailbox::{DeliveredKey, Delivery, Mailbox};
 use super::variant::Variant;
 
 pub(super) struct Board {
@@ -29,6 +30,10 @@ pub(super) struct Board {
     lanes: HashMap<u64, Lane, RandomState>,
     /// Lanes with waiting keys, in the order in which they get the next slot.
     turns: VecDeque<u64>,
+    /// Flights that rest, by when they have rested.
+    resting: BTreeSet<(Instant, usize)>,
+    /// When the timekeeper wakes; `None`: there is none.
+    pub alarm: Option<Instant>,
     requests: HashMap<u64, RequestState, RandomState>,
 }
 
@@ -70,6 +75,8 @@ impl Board {
             flights: Slab::new(),
             lanes: HashMap::default(),
             turns: VecDeque::new(),
+            resting: BTreeSet::new(),
+            alarm: None,
             requests: HashMap::default(),
         }
     }
@@ -81,6 +88,7 @@ impl Board {
     /// Joins or starts a flight for each missing key.
     pub fn register(&mut self, question: Question<'_>) -> u64 {
         let id = self.new_id();
+        let ripe_at = Instant::now() + question.batch_delay;
         let variant = question.variant;
         let mut lane = self.lanes.remove(&variant.id()).unwrap_or_else(|| Lane::new(Arc::clone(variant)));
         let had_turn = !lane.waiting.is_empty();
@@ -107,7 +115,9 @@ impl Board {
                 batch_size: question.batch_size,
                 fills_cache: question.fills_cache,
                 waiters: vec![Waiter { ask: id, position }],
-                request: None,
+                ripe_at,
+                attempts: 0,
+                place: Place::Waiting,
             };
             keys.push(AskedKey { flight: self.start(&mut lane, flight), position });
         }
@@ -127,12 +137,22 @@ impl Board {
         id
     }
 
-    /// The oldest waiting keys of the lane whose turn it is, as many as fit into one request.
+    /// The oldest waiting keys of the lane whose turn it is, as many as fit into one request. Lanes that wait for
+    /// company are passed over.
     pub fn take_request(&mut self) -> Option<Request> {
-        while let Some(id) = self.turns.pop_front() {
+        let now = Instant::now();
+        self.wake_rested(now);
+        for _ in 0..self.turns.len() {
+            let Some(id) = self.turns.pop_front() else { break };
             let Some(mut lane) = self.lanes.remove(&id) else { continue };
-            let keys = self.take_keys(&mut lane);
-            let request = (!keys.is_empty()).then(|| self.new_request(Arc::clone(&lane.variant), keys));
+            if lane.ripe_at(&self.flights, now).is_some_and(|ripe_at| ripe_at > now) {
+                self.turns.push_back(id);
+                self.lanes.insert(id, lane);
+                continue;
+            }
+            let keys = self.take_keys(&mut lane, now);
+            let generation = self.epoch.generation;
+            let request = (!keys.is_empty()).then(|| self.new_request(Arc::clone(&lane.variant), generation, keys));
             if !lane.waiting.is_empty() {
                 self.turns.push_back(id);
             }
@@ -146,42 +166,82 @@ impl Board {
         None
     }
 
+    /// As many requests as there are free slots, which they take.
+    pub fn take_requests(&mut self) -> Vec<Request> {
+        let mut requests = Vec::new();
+        while self.busy < self.slots {
+            let Some(request) = self.take_request() else { break };
+            self.busy += 1;
+            requests.push(request);
+        }
+        requests
+    }
+
+    /// When a request may leave that may not now, provided that there is a slot.
+    pub fn next_alarm(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let lanes = self.turns.iter().filter_map(|id| self.lanes.get(id)?.ripe_at(&self.flights, now));
+        let ripening = lanes.filter(|ripe_at| *ripe_at > now);
+        ripening.chain(self.resting.first().map(|(until, _)| *until)).min()
+    }
+
+    /// Two requests instead of one whose answer some keys have spoilt. Those that nobody waits for end here.
+    pub fn split(&mut self, request: Request) -> Vec<Request> {
+        let Some(state) = self.requests.remove(&request.id) else { return Vec::new() };
+        let Request { variant, mut keys, .. } = request;
+        let second = keys.split_off(keys.len() / 2);
+        let mut halves = Vec::new();
+        for keys in [keys, second] {
+            if keys.iter().any(|key| self.flights.get(key.flight).is_some_and(|flight| !flight.waiters.is_empty())) {
+                halves.push(self.new_request(Arc::clone(&variant), state.generation, keys));
+            } else {
+                keys.iter().for_each(|key| drop(self.remove_flight(key.flight)));
+            }
+        }
+        halves
+    }
+
     pub fn answered(&mut self, request: u64, at: Instant) {
         if let Some(request) = self.requests.get_mut(&request) {
             request.answered_at = Some(at);
         }
     }
 
-    /// Puts the answer into the mailboxes of those who wait, and returns the mailboxes to be woken.
-    pub fn complete(
-        &mut self,
-        request: u64,
-        keys: &[RequestKey],
-        rows: &[(u32, u32)],
-        outcome: &Outcome,
-        at: Instant,
-    ) -> Vec<Arc<Mailbox>> {
+    /// Puts the answer into the mailboxes of those who wait, and returns the mailboxes to be woken. Keys that are to be
+    /// asked for again rest.
+    pub fn complete(&mut self, request: u64, keys: &[RequestKey], completion: &Completion<'_>) -> Vec<Arc<Mailbox>> {
         self.epoch.completions += 1;
         if self.requests.remove(&request).is_none() {
             return Vec::new();
         }
         let mut touched = Vec::new();
-        for (key, (start, rows)) in keys.iter().zip(rows) {
-            let waiters = self.remove_flight(key.flight).map_or_else(Vec::new, |flight| flight.waiters);
+        for (key, result) in keys.iter().zip(completion.results) {
+            let (waiters, (start, rows)) = match result {
+                KeyResult::Rows { start, rows } => {
+                    (self.remove_flight(key.flight).map_or_else(Vec::new, |flight| flight.waiters), (*start, *rows))
+                }
+                KeyResult::Again => (self.rest(key.flight, completion.rest_until), (0, 0)),
+            };
             for waiter in waiters {
                 let Some(ask) = self.asks.get_mut(&waiter.ask) else { continue };
                 if ask.outbox.is_empty() {
                     touched.push(waiter.ask);
                 }
-                ask.outbox.push(DeliveredKey { position: waiter.position, start: *start, rows: *rows });
+                ask.outbox.push(DeliveredKey { position: waiter.position, start, rows });
             }
         }
+        self.deliver(request, touched, completion)
+    }
+
+    /// Sends what the outboxes of these asks hold.
+    fn deliver(&mut self, request: u64, touched: Vec<u64>, completion: &Completion<'_>) -> Vec<Arc<Mailbox>> {
         let mut to_wake = Vec::with_capacity(touched.len());
         for id in touched {
             let Some(ask) = self.asks.get_mut(&id) else { continue };
             let keys = std::mem::take(&mut ask.outbox);
             ask.open -= keys.len();
-            ask.mailbox.put(Delivery { slice: ask.slice, request, answered_at: at, outcome: outcome.clone(), keys });
+            let (answered_at, outcome) = (completion.at, completion.outcome.clone());
+            ask.mailbox.put(Delivery { slice: ask.slice, request, answered_at, outcome, keys });
             to_wake.push(Arc::clone(&ask.mailbox));
             if ask.open == 0 {
                 self.asks.remove(&id);
@@ -232,7 +292,8 @@ impl Board {
 
     #[cfg(test)]
     pub fn entries(&self) -> usize {
-        self.asks.len() + self.flights.len() + self.lanes.len() + self.requests.len() + self.turns.len()
+        let queued = self.turns.len() + self.resting.len();
+        self.asks.len() + self.flights.len() + self.lanes.len() + self.requests.len() + queued
     }
 
     fn new_id(&mut self) -> u64 {
@@ -252,32 +313,43 @@ impl Board {
     }
 
     fn is_current(&self, flight: &Flight) -> bool {
-        let request = flight.request.and_then(|request| self.requests.get(&request));
-        request.is_none_or(|request| request.generation == self.epoch.generation)
+        self.request_of(flight).is_none_or(|request| request.generation == self.epoch.generation)
+    }
+
+    fn request_of(&self, flight: &Flight) -> Option<&RequestState> {
+        match flight.place {
+            Place::Requested(request) => self.requests.get(&request),
+            Place::Waiting | Place::Resting(_) => None,
+        }
     }
 
     fn join(&mut self, lane: &mut Lane, id: usize, waiter: Waiter, fills_cache: bool) {
         let flight = &mut self.flights[id];
         flight.fills_cache |= fills_cache;
         if flight.waiters.is_empty() {
-            match flight.request.and_then(|request| self.requests.get_mut(&request)) {
-                Some(request) => request.wanted += 1,
-                None => lane.unwanted -= 1,
+            match flight.place {
+                Place::Requested(request) => {
+                    if let Some(request) = self.requests.get_mut(&request) {
+                        request.wanted += 1;
+                    }
+                }
+                Place::Waiting => lane.unwanted -= 1,
+                // Nobody rests whom nobody waits for.
+                Place::Resting(_) => {}
             }
         }
         flight.waiters.push(waiter);
     }
 
     fn start(&mut self, lane: &mut Lane, flight: Flight) -> usize {
-        let hash = flight.hash;
+        let (hash, ripe_at) = (flight.hash, flight.ripe_at);
         let id = self.flights.insert(flight);
         lane.index.insert_unique(hash, id, |other| self.flights[*other].hash);
-        lane.waiting.push_back(id);
+        lane.push(id, ripe_at);
         id
     }
 
-    fn take_keys(&mut self, lane: &mut Lane) -> Vec<RequestKey> {
-        let now = Instant::now();
+    fn take_keys(&mut self, lane: &mut Lane, now: Instant) -> Vec<RequestKey> {
         let mut keys = Vec::new();
         let mut most = usize::MAX;
         while let Some(id) = lane.waiting.front().copied() {
@@ -294,9 +366,11 @@ impl Board {
                 break;
             }
             lane.waiting.pop_front();
-            let (chunk, row, hash) = (Arc::clone(&flight.chunk), flight.row, flight.hash);
-            keys.push(RequestKey { flight: id, chunk, row, hash, fills_cache: flight.fills_cache });
+            let Flight { row, hash, fills_cache, attempts, .. } = *flight;
+            let chunk = Arc::clone(&flight.chunk);
+            keys.push(RequestKey { flight: id, chunk, row, hash, fills_cache, attempt: attempts + 1 });
         }
+        lane.count_ripe(&self.flights, now);
         keys
     }
 
@@ -308,19 +382,68 @@ impl Board {
         })
     }
 
-    fn new_request(&mut self, variant: Arc<Variant>, keys: Vec<RequestKey>) -> Request {
+    fn new_request(&mut self, variant: Arc<Variant>, generation: u64, keys: Vec<RequestKey>) -> Request {
         let id = self.new_id();
-        keys.iter().for_each(|key| self.flights[key.flight].request = Some(id));
+        let mut wanted = 0;
+        for key in &keys {
+            let flight = &mut self.flights[key.flight];
+            flight.place = Place::Requested(id);
+            flight.attempts = key.attempt;
+            wanted += usize::from(!flight.waiters.is_empty());
+        }
         let abandoned = Arc::new(Notify::new());
         let state = RequestState {
             flights: keys.iter().map(|key| key.flight).collect(),
-            wanted: keys.len(),
-            generation: self.epoch.generation,
+            wanted,
+            generation,
             answered_at: None,
             abandoned: Arc::clone(&abandoned),
         };
         self.requests.insert(id, state);
-        Request { id, variant, keys, generation: self.epoch.generation, abandoned }
+        Request { id, variant, keys, generation, abandoned }
+    }
+
+    /// Lays a flight aside until another attempt may be made. Those whose time is over are not kept waiting: they are
+    /// returned.
+    fn rest(&mut self, id: usize, until: Instant) -> Vec<Waiter> {
+        let now = Instant::now();
+        let Some(flight) = self.flights.get_mut(id) else { return Vec::new() };
+        let is_late = |waiter: &Waiter| match self.asks.get(&waiter.ask) {
+            Some(ask) => ask.deadline.is_some_and(|deadline| deadline <= now),
+            None => true,
+        };
+        let (late, patient): (Vec<Waiter>, Vec<Waiter>) = flight.waiters.drain(..).partition(is_late);
+        flight.waiters = patient;
+        if flight.waiters.is_empty() {
+            self.remove_flight(id);
+        } else {
+            flight.place = Place::Resting(until);
+            self.resting.insert((until, id));
+            if let Some(lane) = self.lanes.get_mut(&flight.variant) {
+                lane.resting += 1;
+            }
+        }
+        late
+    }
+
+    /// Flights that have rested wait for a request again.
+    pub fn wake_rested(&mut self, now: Instant) {
+        while let Some((until, id)) = self.resting.first().copied() {
+            if until > now {
+                return;
+            }
+            self.resting.pop_first();
+            let Some(flight) = self.flights.get_mut(id) else { continue };
+            flight.place = Place::Waiting;
+            flight.ripe_at = now;
+            let variant = flight.variant;
+            let Some(lane) = self.lanes.get_mut(&variant) else { continue };
+            lane.resting -= 1;
+            if lane.waiting.is_empty() {
+                self.turns.push_back(variant);
+            }
+            lane.push_rested(id, now);
+        }
     }
 
     /// Whether the store had answered by then and the answer is not delivered yet.
@@ -328,8 +451,7 @@ impl Board {
         let Some(flight) = self.flights.get(flight).filter(|flight| flight.waiters.contains(&waiter)) else {
             return false;
         };
-        let request = flight.request.and_then(|request| self.requests.get(&request));
-        request.and_then(|request| request.answered_at).is_some_and(|at| at <= by)
+        self.request_of(flight).and_then(|request| request.answered_at).is_some_and(|at| at <= by)
     }
 
     fn remove_waiter(&mut self, id: usize, waiter: Waiter) {
@@ -339,8 +461,21 @@ impl Board {
         if !flight.waiters.is_empty() {
             return;
         }
-        let (request, variant) = (flight.request, flight.variant);
-        let Some(request) = request else { return self.drop_unwanted(variant) };
+        let request = match flight.place {
+            Place::Requested(request) => request,
+            Place::Waiting => {
+                let variant = flight.variant;
+                return self.drop_unwanted(variant);
+            }
+            Place::Resting(until) => {
+                self.resting.remove(&(until, id));
+                if let Some(lane) = self.lanes.get_mut(&flight.variant) {
+                    lane.resting -= 1;
+                }
+                self.remove_flight(id);
+                return;
+            }
+        };
         let Some(state) = self.requests.get_mut(&request) else { return };
         state.wanted -= 1;
         if state.wanted == 0 {

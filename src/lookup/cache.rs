@@ -111,8 +111,17 @@ impl AnswerCache {
         self.entries.run_pending_tasks();
     }
 
-    pub fn clear(&self) {
+    /// The number of entries forgotten.
+    pub fn clear(&self) -> u64 {
+        self.settle();
+        let entries = self.entries.entry_count();
         self.entries.invalidate_all();
+        entries
+    }
+
+    /// Whether there was an entry.
+    pub fn forget(&self, probe: Probe<'_>) -> bool {
+        self.entries.remove(&probe).is_some()
     }
 
     /// Rows held now, a remembered miss counting as one.

@@ -1,11 +1,13 @@
 //! One flight per key for all queries: who waits for which key, which keys wait for a slot, which are at the store.
 //!
 //! Keys wait only while all slots are busy; whoever frees a slot takes what has gathered, so requests grow with the
-//! load and no timer is needed. The books are in `board`, under one lock that is held for moments and
+//! load and no timer is needed. Only keys that wait for company (`batch_delay`) or rest before another attempt need
+//! one: the *timekeeper*, a task that there is while there are such keys. The books are in `board`, under one lock that is held for moments and
 //! never over an await.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use datafusion::arrow::row::{Row, Rows};
 use tokio::sync::Notify;
@@ -19,6 +21,8 @@ use crate::error::Error;
 
 pub(super) struct Flights {
     board: Mutex<Board>,
+    /// Tells the timekeeper that it is to wake earlier.
+    earlier: Notify,
 }
 
 /// What a slice of rows asks for and how.
@@ -33,6 +37,8 @@ pub(super) struct Question<'a> {
     /// When the rows give up; `None`: never.
     pub deadline: Option<Instant>,
     pub batch_size: NonZeroUsize,
+    /// The longest that a key may wait for company.
+    pub batch_delay: Duration,
     /// Whether answers may go into the cache.
     pub fills_cache: bool,
     /// From before the cache was asked for the missing keys.
@@ -85,6 +91,28 @@ pub(super) struct RequestKey {
     pub row: u32,
     pub hash: u64,
     pub fills_cache: bool,
+    /// Counts from 1.
+    pub attempt: u32,
+}
+
+/// How a request ended.
+pub(super) struct Completion<'a> {
+    /// For each key of the request.
+    pub results: &'a [KeyResult],
+    pub outcome: &'a Outcome,
+    /// When the store answered.
+    pub at: Instant,
+    /// Until when keys rest that are to be asked for again.
+    pub rest_until: Instant,
+}
+
+/// What becomes of one key of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyResult {
+    /// Where its rows stand in the answer. None, if it was not found or failed.
+    Rows { start: u32, rows: u32 },
+    /// It is asked for once more.
+    Again,
 }
 
 impl RequestKey {
@@ -104,7 +132,7 @@ pub(super) enum Patience {
 
 impl Flights {
     pub fn new(max_in_flight: NonZeroUsize) -> Arc<Self> {
-        Arc::new(Flights { board: Mutex::new(Board::new(max_in_flight)) })
+        Arc::new(Flights { board: Mutex::new(Board::new(max_in_flight)), earlier: Notify::new() })
     }
 
     pub fn epoch(&self) -> Epoch {
@@ -139,12 +167,7 @@ impl Flights {
             return (None, Vec::new());
         }
         let id = board.register(question);
-        let mut requests = Vec::new();
-        while board.busy < board.slots {
-            let Some(request) = board.take_request() else { break };
-            board.busy += 1;
-            requests.push(request);
-        }
+        let requests = board.take_requests();
         (Some(Ask { flights: Arc::clone(self), id }), requests)
     }
 
@@ -153,10 +176,52 @@ impl Flights {
         self.lock().answered(request, at);
     }
 
-    /// Ends the flights of a request. `rows[i]` is where the rows of `keys[i]` stand in the answer: start and number.
-    pub fn complete(&self, request: u64, keys: &[RequestKey], rows: &[(u32, u32)], outcome: &Outcome, at: Instant) {
-        let to_wake = self.lock().complete(request, keys, rows, outcome, at);
+    /// Ends the flights of a request, but for those that are to be asked for again.
+    pub fn complete(&self, request: u64, keys: &[RequestKey], completion: &Completion<'_>) {
+        let to_wake = self.lock().complete(request, keys, completion);
         to_wake.iter().for_each(|mailbox| mailbox.wake());
+    }
+
+    /// Two requests instead of one; fewer, where nobody waits.
+    pub fn split(&self, request: Request) -> Vec<Request> {
+        self.lock().split(request)
+    }
+
+    /// Sees to it that somebody wakes when a request may leave that may not leave now. True: there is nobody yet, and
+    /// a timekeeper is to be started.
+    pub fn set_alarm(&self) -> bool {
+        let mut board = self.lock();
+        let Some(next) = board.next_alarm() else { return false };
+        match board.alarm {
+            None => {
+                board.alarm = Some(next);
+                return true;
+            }
+            Some(alarm) if next < alarm => {
+                board.alarm = Some(next);
+                self.earlier.notify_one();
+            }
+            Some(_) => {}
+        }
+        false
+    }
+
+    /// The timekeeper sleeps. True once it is time for [`Flights::ring`].
+    pub async fn sleep(&self) -> bool {
+        let Some(alarm) = self.lock().alarm else { return true };
+        tokio::select! {
+            () = tokio::time::sleep_until(alarm) => true,
+            () = self.earlier.notified() => false,
+        }
+    }
+
+    /// The alarm has gone off: requests that may leave now, and whether the timekeeper is to sleep again.
+    pub fn ring(&self) -> (Vec<Request>, bool) {
+        let mut board = self.lock();
+        board.wake_rested(Instant::now());
+        let requests = board.take_requests();
+        board.alarm = board.next_alarm();
+        (requests, board.alarm.is_some())
     }
 
     /// The next request for a slot that has become free, or the slot is given back.
@@ -174,14 +239,16 @@ impl Flights {
         self.lock().patience(request, now)
     }
 
-    /// Gives back the slot of a task that was ended from outside. If it was the last one, nobody would carry the keys
-    /// that wait, so they fail as well.
-    pub fn give_up_slot(&self, request: &Request, error: &Error) {
+    /// Gives back the slot of a task that was ended from outside with what it still had to carry. If it was the last
+    /// one, nobody would carry the keys that wait, so they fail as well.
+    pub fn give_up_slot(&self, requests: &[Request], error: &Error) {
         let fail = |request: &Request| {
-            let nothing = vec![(0, 0); request.keys.len()];
-            self.complete(request.id, &request.keys, &nothing, &Outcome::Failed(error.clone()), Instant::now());
+            let results = vec![KeyResult::Rows { start: 0, rows: 0 }; request.keys.len()];
+            let (outcome, at) = (Outcome::Failed(error.clone()), Instant::now());
+            let completion = Completion { results: &results, outcome: &outcome, at, rest_until: at };
+            self.complete(request.id, &request.keys, &completion);
         };
-        fail(request);
+        requests.iter().for_each(fail);
         loop {
             let mut board = self.lock();
             let next = if board.busy == 1 { board.take_request() } else { None };

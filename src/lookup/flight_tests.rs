@@ -42,6 +42,7 @@ impl Asker {
             keys: &keys,
             deadline: timeout.map(|timeout| Instant::now() + timeout),
             batch_size: 2.try_into().unwrap(),
+            batch_delay: Duration::ZERO,
             fills_cache: false,
             seen,
         };
@@ -49,9 +50,15 @@ impl Asker {
     }
 
     fn complete(&self, request: &Request) {
-        let nothing = vec![(0, 0); request.keys.len()];
+        self.complete_with(request, KeyResult::Rows { start: 0, rows: 0 });
+    }
+
+    fn complete_with(&self, request: &Request, result: KeyResult) {
+        let results = vec![result; request.keys.len()];
         let outcome = Outcome::Failed(Error::internal("done"));
-        self.flights.complete(request.id, &request.keys, &nothing, &outcome, Instant::now());
+        let at = Instant::now();
+        let completion = Completion { results: &results, outcome: &outcome, at, rest_until: at + milliseconds(50) };
+        self.flights.complete(request.id, &request.keys, &completion);
     }
 
     fn delivered(&self) -> Vec<u32> {

@@ -41,10 +41,20 @@ pub(super) enum KeyMatch {
     },
     /// The lookup failed; which error it was, the queue knows.
     Failed(u32),
+    /// The lookup failed, and rows of this key are dropped.
+    Skipped,
 }
 
 impl KeyMatch {
     pub const NONE: KeyMatch = KeyMatch::Found { source: 0, start: 0, rows: 0 };
+
+    /// Whether rows of this key may leave the stage, joined or not.
+    pub fn is_final(self) -> bool {
+        match self {
+            KeyMatch::Found { .. } | KeyMatch::Skipped => true,
+            KeyMatch::Pending | KeyMatch::Failed(_) => false,
+        }
+    }
 }
 
 impl LeftRows {
@@ -175,8 +185,15 @@ impl Joiner {
         let mut pairs = Pairs::default();
         while cursor.at < rows.len() && pairs.left.len() < MOST_ROWS {
             let row = rows.get(cursor.at);
-            let KeyMatch::Found { source, start, rows: count } = left.match_of(row) else {
-                return Err(Error::internal("a row without an answer was to leave a lookup join"));
+            let (source, start, count) = match left.match_of(row) {
+                KeyMatch::Found { source, start, rows } => (source, start, rows),
+                KeyMatch::Skipped => {
+                    cursor.at += 1;
+                    continue;
+                }
+                KeyMatch::Pending | KeyMatch::Failed(_) => {
+                    return Err(Error::internal("a row without an answer was to leave a lookup join"));
+                }
             };
             if count == 0 && self.kind == JoinKind::Left {
                 pairs.push(row, PAD);

@@ -13,15 +13,20 @@ pub mod exec;
 mod flight;
 mod join;
 pub mod key_type;
+mod key_lines;
 mod keys;
 mod lane;
 mod mailbox;
 pub mod policy;
+#[cfg(test)]
+mod property_tests;
 mod queue;
 mod request;
 pub mod scan;
 #[cfg(test)]
 mod scripted;
+mod size;
+mod skip;
 mod stream;
 pub mod table;
 mod variant;
@@ -35,7 +40,8 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 
 pub use self::exec::LookupExec;
-pub use self::table::{LookupCounters, LookupTable};
+pub use self::stream::ROWS_WAITING;
+pub use self::table::{LastError, LookupCounters, LookupTable};
 use crate::error::Result;
 use crate::store::LookupShape;
 

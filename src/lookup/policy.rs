@@ -4,6 +4,10 @@ use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
+use crate::error::{Code, Error, Result};
+use crate::quantity::show_duration;
+pub use crate::store::breaker::BreakerPolicy;
+
 /// A lookup table's options, whole and checked. Catalog keys, SQL options and fields share their names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LookupPolicy {
@@ -136,13 +140,16 @@ impl Default for RetryPolicy {
     }
 }
 
-/// When a store that keeps failing is left alone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BreakerPolicy {
-    /// Failed attempts in a row that open the breaker.
-    pub failures: NonZeroU32,
-    /// How long it stays open before one attempt may probe.
-    pub open_for: Duration,
+impl RetryPolicy {
+    /// How long to rest after the given attempt, which counts from 1. The second half of a rest is jitter, which
+    /// `random` decides.
+    pub fn rest_after(&self, attempt: u32, random: u64) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        let rest = self.delay.saturating_mul(1 << doublings).min(self.max_delay);
+        // Fibonacci hashing spreads neighbouring numbers (Knuth, The Art of Computer Programming 6.4).
+        let share = (random.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as f64 / f64::from(u32::MAX);
+        rest.mul_f64(0.5 + share / 2.0)
+    }
 }
 
 /// What a lookup table remembers of its store's answers.
@@ -231,8 +238,11 @@ pub struct LookupOverrides {
 
 impl LookupPolicy {
     /// This policy with what one join lays down instead.
-    pub fn with_overrides(&self, overrides: &LookupOverrides) -> LookupPolicy {
-        LookupPolicy {
+    ///
+    /// # Errors
+    /// 22023 when a key would wait for company until its row has timed out.
+    pub fn try_with_overrides(&self, overrides: &LookupOverrides) -> Result<LookupPolicy> {
+        let policy = LookupPolicy {
             ordering: overrides.ordering.unwrap_or(self.ordering),
             timeout: overrides.timeout.unwrap_or(self.timeout),
             on_failure: overrides.on_failure.unwrap_or(self.on_failure),
@@ -241,6 +251,15 @@ impl LookupPolicy {
             batch_delay: overrides.batch_delay.unwrap_or(self.batch_delay),
             cache: if overrides.bypass_cache { CachePolicy::None } else { self.cache.clone() },
             ..self.clone()
+        };
+        match policy.timeout {
+            Some(timeout) if policy.batch_delay >= timeout => {
+                let (delay, timeout) = (show_duration(policy.batch_delay), show_duration(timeout));
+                let message = format!("batch_delay ({delay}) is not below timeout ({timeout})");
+                let hint = "A row that waits so long for company has timed out before its key is asked for.";
+                Err(Error::new(Code::InvalidParameterValue, message).with_hint(hint))
+            }
+            Some(_) | None => Ok(policy),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The rows that wait, and which of them may leave. The orderings differ in [`Queue::next`] and nowhere else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::flight::Ask;
 use super::join::{KeyMatch, LeftRows, RowSet, take_rows};
+use super::key_lines::{KeyLines, SliceKey};
+use super::keys::{BatchKeys, NO_KEY};
 use super::policy::Ordering;
 use crate::error::{Error, Result};
 
@@ -20,6 +22,9 @@ pub(super) struct Queue {
     news: VecDeque<u64>,
     next_slice: u64,
     rows: usize,
+    bytes: u64,
+    /// Only key_ordered has lines.
+    lines: KeyLines,
     failure: Option<Error>,
 }
 
@@ -34,6 +39,22 @@ pub(super) struct Slice {
     rows: RowSet,
     has_news: bool,
     errors: Vec<Error>,
+    /// Bytes of the stream's rows, and of what was found for them or is expected to be.
+    left_bytes: u64,
+    found_bytes: u64,
+    expected_bytes: u64,
+    /// With key_ordered, the hash of each key, and which keys are held back by rows that came before.
+    hashes: Vec<u64>,
+    held: HashSet<u32>,
+}
+
+/// What rows weigh when they take their places.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Weight {
+    /// Of the stream's rows.
+    pub left_bytes: u64,
+    /// That what is found for them is expected to have.
+    pub expected_bytes: u64,
 }
 
 /// Rows of a slice that may leave now. They hold their places until [`Queue::leave`].
@@ -50,10 +71,30 @@ pub(super) enum Next {
 }
 
 impl Slice {
-    pub fn new(left: LeftRows, ask: Option<Ask>, deadline: Option<Instant>) -> Self {
+    pub fn new(left: LeftRows, ask: Option<Ask>, deadline: Option<Instant>, weight: Weight) -> Self {
         let pending = left.matches.iter().filter(|known| **known == KeyMatch::Pending).count();
         let rows = RowSet::Range(0..left.batch.num_rows() as u32);
-        Slice { left, ask, deadline, pending, rows, has_news: false, errors: Vec::new() }
+        let found_bytes = left.sources.iter().map(|source| source.get_array_memory_size() as u64).sum();
+        Slice {
+            left,
+            ask,
+            deadline,
+            pending,
+            rows,
+            has_news: false,
+            errors: Vec::new(),
+            left_bytes: weight.left_bytes,
+            found_bytes,
+            expected_bytes: weight.expected_bytes,
+            hashes: Vec::new(),
+            held: HashSet::new(),
+        }
+    }
+
+    /// Bytes held, or about to be.
+    fn bytes(&self) -> u64 {
+        let expected = if self.pending > 0 { self.expected_bytes } else { 0 };
+        self.left_bytes + self.found_bytes.max(expected)
     }
 
     pub fn is_pending(&self, key: u32) -> bool {
@@ -74,7 +115,21 @@ impl Slice {
 
 impl Queue {
     pub fn new(ordering: Ordering) -> Self {
-        Queue { ordering, slices: BTreeMap::new(), news: VecDeque::new(), next_slice: 0, rows: 0, failure: None }
+        Queue {
+            ordering,
+            slices: BTreeMap::new(),
+            news: VecDeque::new(),
+            next_slice: 0,
+            rows: 0,
+            bytes: 0,
+            lines: KeyLines::default(),
+            failure: None,
+        }
+    }
+
+    /// Bytes of the rows that have not left, and of what was found for them.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Rows that have not left.
@@ -96,10 +151,18 @@ impl Queue {
         self.next_slice
     }
 
-    pub fn admit(&mut self, slice: Slice) {
+    pub fn admit(&mut self, mut slice: Slice, keys: &BatchKeys) {
         let id = self.next_slice;
         self.next_slice += 1;
+        if self.ordering == Ordering::KeyOrdered {
+            let members = (0..slice.left.matches.len() as u32).map(|position| SliceKey { slice: id, position });
+            let lines = &mut self.lines;
+            let held = members.filter(|member| lines.join(keys, *member, slice.is_pending(member.position)));
+            slice.held = held.map(|member| member.position).collect();
+            slice.hashes.clone_from(&keys.hashes);
+        }
         self.rows += slice.rows.len();
+        self.bytes += slice.bytes();
         self.slices.insert(id, slice);
         self.note_news(id);
     }
@@ -108,8 +171,14 @@ impl Queue {
         self.slices.get(&slice)
     }
 
-    pub fn get_mut(&mut self, slice: u64) -> Option<&mut Slice> {
-        self.slices.get_mut(&slice)
+    /// Adds what was found for some keys of a slice, `bytes` of which are this slice's, and returns its name.
+    pub fn add_source(&mut self, id: u64, rows: RecordBatch, bytes: u64) -> Option<u32> {
+        let slice = self.slices.get_mut(&id)?;
+        let before = slice.bytes();
+        slice.found_bytes += bytes;
+        self.bytes = self.bytes - before + slice.bytes();
+        slice.left.sources.push(rows);
+        Some(slice.left.sources.len() as u32 - 1)
     }
 
     /// The slice whose deadline comes next: deadlines rise with admission.
@@ -124,8 +193,10 @@ impl Queue {
         if !slice.is_pending(key) {
             return;
         }
+        let before = slice.bytes();
         slice.left.matches[key as usize] = known;
         slice.pending -= 1;
+        self.bytes = self.bytes - before + slice.bytes();
         if slice.pending == 0 {
             slice.ask = None;
         }
@@ -153,14 +224,17 @@ impl Queue {
     pub fn leave(&mut self, departure: &Departure) -> Result<()> {
         self.rows -= departure.rows.len();
         let Some(slice) = self.slices.get_mut(&departure.slice) else { return Ok(()) };
+        let before = slice.bytes();
         if slice.rows.len() == 0 {
+            self.bytes -= before;
             self.slices.remove(&departure.slice);
             return Ok(());
         }
-        match self.ordering {
-            Ordering::Ordered => Ok(()),
-            Ordering::Unordered | Ordering::KeyOrdered => slice.let_go_of_what_left(),
+        if self.ordering != Ordering::Ordered {
+            slice.let_go_of_what_left()?;
+            self.bytes = self.bytes - before + slice.bytes();
         }
+        Ok(())
     }
 
     /// The longest answered prefix of the oldest slice.
@@ -169,7 +243,7 @@ impl Queue {
         let RowSet::Range(range) = &mut slice.rows else {
             return Next::Fails(Error::internal("rows of an ordered lookup join lost their order"));
         };
-        let answered = |row: &u32| matches!(slice.left.match_of(*row), KeyMatch::Found { .. });
+        let answered = |row: &u32| slice.left.match_of(*row).is_final();
         let until = range.clone().find(|row| !answered(row)).unwrap_or(range.end);
         if until > range.start {
             let rows = RowSet::Range(range.start..until);
@@ -178,7 +252,7 @@ impl Queue {
         }
         match slice.left.match_of(until) {
             KeyMatch::Failed(nth) => Next::Fails(slice.errors[nth as usize].clone()),
-            KeyMatch::Pending | KeyMatch::Found { .. } => Next::Waits,
+            KeyMatch::Pending | KeyMatch::Found { .. } | KeyMatch::Skipped => Next::Waits,
         }
     }
 
@@ -189,12 +263,31 @@ impl Queue {
             slice.has_news = false;
             let rows = slice.split_answered();
             if rows.len() > 0 {
+                self.let_through_behind(id, &rows);
                 return Next::Leaves(Departure { slice: id, rows });
             }
         }
         match &self.failure {
             Some(error) => Next::Fails(error.clone()),
             None => Next::Waits,
+        }
+    }
+
+    /// Rows of a slice are leaving: with key_ordered, rows of the same keys may follow.
+    fn let_through_behind(&mut self, id: u64, rows: &RowSet) {
+        if self.ordering != Ordering::KeyOrdered {
+            return;
+        }
+        let Some(slice) = self.slices.get(&id) else { return };
+        let positions = (0..rows.len()).map(|at| slice.left.key_of_row[rows.get(at) as usize]);
+        let positions: BTreeSet<u32> = positions.filter(|position| *position != NO_KEY).collect();
+        let left = positions.into_iter().map(|position| (slice.hashes[position as usize], position));
+        for (hash, position) in left.collect::<Vec<_>>() {
+            let Some(next) = self.lines.leave(hash, SliceKey { slice: id, position }) else { continue };
+            if let Some(behind) = self.slices.get_mut(&next.slice) {
+                behind.held.remove(&next.position);
+            }
+            self.note_news(next.slice);
         }
     }
 
@@ -209,7 +302,8 @@ impl Queue {
 
 impl Slice {
     fn split_answered(&mut self) -> RowSet {
-        let is_answered = |row: &u32| matches!(self.left.match_of(*row), KeyMatch::Found { .. });
+        let is_held = |row: u32| !self.held.is_empty() && self.held.contains(&self.left.key_of_row[row as usize]);
+        let is_answered = |row: &u32| self.left.match_of(*row).is_final() && !is_held(*row);
         let all = (0..self.rows.len()).map(|at| self.rows.get(at));
         let (answered, waiting): (Vec<u32>, Vec<u32>) = all.partition(is_answered);
         if waiting.is_empty() {
@@ -221,12 +315,15 @@ impl Slice {
 
     /// A few rows that wait must not hold the memory of all that came with them.
     fn let_go_of_what_left(&mut self) -> Result<()> {
-        if !self.has_news {
+        // Rows that are held back may need what was found for them.
+        if !self.has_news && self.held.is_empty() {
             self.left.sources.clear();
+            self.found_bytes = 0;
         }
         if self.rows.len() * 2 > self.left.batch.num_rows() {
             return Ok(());
         }
+        self.left_bytes = self.left_bytes * self.rows.len() as u64 / self.left.batch.num_rows() as u64;
         let rows: UInt32Array = (0..self.rows.len()).map(|at| self.rows.get(at)).collect();
         self.left.key_of_row = rows.values().iter().map(|row| self.left.key_of_row[*row as usize]).collect();
         self.left.batch = compacted(&take_rows(&self.left.batch, &rows)?)?;
@@ -247,3 +344,7 @@ fn compacted(batch: &RecordBatch) -> Result<RecordBatch> {
         _ => RecordBatch::try_new(batch.schema(), columns.collect())?,
     })
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::cache::Probe;
-use super::flight::{Patience, Request};
+use super::flight::{Completion, KeyResult, Patience, Request, RequestKey};
 use super::join::take_rows;
 use super::mailbox::Outcome;
 use super::table::LookupTable;
@@ -19,57 +19,122 @@ use crate::store::{Answer, LookupRequest, StoreError};
 
 /// Holds one slot: carries `first`, then whatever keys have gathered, and gives the slot back.
 pub(super) async fn serve(table: Arc<LookupTable>, first: Request) {
-    let mut slot = Slot { table, request: Some(first) };
-    while let Some(request) = &mut slot.request {
-        run(&slot.table, request).await;
-        slot.request = slot.table.flights.next_request();
+    let mut slot = Slot { table, requests: vec![first] };
+    loop {
+        while let Some(request) = slot.requests.last_mut() {
+            let error = run(&slot.table, request).await;
+            let Some(request) = slot.requests.pop() else { break };
+            if let Some(error) = error {
+                slot.requests.extend(settle_failure(&slot.table, request, error));
+            }
+        }
+        let next = slot.table.flights.next_request();
+        slot.table.keep_time();
+        let Some(next) = next else { return };
+        slot.requests.push(next);
+    }
+}
+
+/// Wakes when keys have waited long enough for company, or have rested, and sends them.
+pub(super) async fn keep_time(table: Arc<LookupTable>) {
+    loop {
+        if !table.flights.sleep().await {
+            continue;
+        }
+        let (requests, goes_on) = table.flights.ring();
+        table.spawn(requests);
+        if !goes_on {
+            return;
+        }
     }
 }
 
 /// A task may be ended from outside, with the runtime or by a panic: then the slot must not stay busy.
 struct Slot {
     table: Arc<LookupTable>,
-    request: Option<Request>,
+    /// The last one is at the store, or next.
+    requests: Vec<Request>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(request) = &self.request {
+        if !self.requests.is_empty() {
             let error = Error::internal(format!("the request to lookup table \"{}\" was ended", self.table.name()));
-            self.table.flights.give_up_slot(request, &error);
+            self.table.flights.give_up_slot(&self.requests, &error);
         }
     }
 }
 
-async fn run(table: &LookupTable, request: &mut Request) {
+/// Carries one request. An error is returned if the store did not answer.
+async fn run(table: &LookupTable, request: &mut Request) -> Option<StoreError> {
     // Stores find keys faster in their own order.
     request.keys.sort_unstable_by(|a, b| a.row().cmp(&b.row()));
-    let Some(answer) = ask_store(table, request).await else { return };
+    let answer = match ask_store(table, request).await? {
+        Ok(answer) => answer,
+        Err(error) => return Some(error),
+    };
     let at = Instant::now();
-    table.flights.answered(request.id, at);
-    let answered = answer.and_then(|answer| {
-        let answer = ByKey::try_new(table.name(), &request.variant, request.keys.len(), answer)?;
-        fill_cache(table, request, &answer)?;
+    let asks_again = |key: &RequestKey| table.policy().retry.on_miss && has_attempts(table, key);
+    // Where keys may be asked for again, it is not known yet which of them are answered.
+    if !request.keys.iter().any(asks_again) {
+        table.flights.answered(request.id, at);
+    }
+    let answered = ByKey::try_new(table.name(), &request.variant, request.keys.len(), answer).and_then(|answer| {
+        fill_cache(table, request, &answer, &asks_again)?;
         Ok(answer)
     });
-    let (rows, outcome) = match answered {
-        Ok(answer) => (answer.rows_of_key, Outcome::Answered(answer.rows)),
-        Err(error) => {
-            table.count.failures.fetch_add(1, Relaxed);
-            (vec![(0, 0); request.keys.len()], Outcome::Failed(error))
-        }
+    let answer = match answered {
+        Ok(answer) => answer,
+        Err(error) => return Some(StoreError::Invalid(error)),
     };
-    table.flights.complete(request.id, &request.keys, &rows, &outcome, at);
+    let results = request.keys.iter().zip(&answer.rows_of_key).map(|(key, (start, rows))| match rows {
+        0 if asks_again(key) => KeyResult::Again,
+        rows => KeyResult::Rows { start: *start, rows: *rows },
+    });
+    complete(table, request, &results.collect::<Vec<_>>(), &Outcome::Answered(answer.rows), at);
+    None
+}
+
+/// What becomes of a request that the store did not answer: others in its place, another attempt, or the error.
+fn settle_failure(table: &LookupTable, request: Request, error: StoreError) -> Vec<Request> {
+    if error.is_about_keys() && request.keys.len() > 1 {
+        return table.flights.split(request);
+    }
+    table.count.failures.fetch_add(1, Relaxed);
+    let is_transient = error.is_transient();
+    let results = request.keys.iter().map(|key| match is_transient && has_attempts(table, key) {
+        true => KeyResult::Again,
+        false => KeyResult::Rows { start: 0, rows: 0 },
+    });
+    let results: Vec<KeyResult> = results.collect();
+    let error = error.into_error(table.name());
+    table.count.last_error.note(&error);
+    complete(table, &request, &results, &Outcome::Failed(error), Instant::now());
+    Vec::new()
+}
+
+fn has_attempts(table: &LookupTable, key: &RequestKey) -> bool {
+    key.attempt < table.policy().retry.max_attempts.get()
+}
+
+fn complete(table: &LookupTable, request: &Request, results: &[KeyResult], outcome: &Outcome, at: Instant) {
+    let again = request.keys.iter().zip(results).filter(|(_, result)| **result == KeyResult::Again);
+    let attempt = again.clone().map(|(key, _)| key.attempt).max().unwrap_or(1);
+    table.count.retries.fetch_add(again.count() as u64, Relaxed);
+    let rest_until = at + table.policy().retry.rest_after(attempt, request.id);
+    table.flights.complete(request.id, &request.keys, &Completion { results, outcome, at, rest_until });
 }
 
 /// `None`: nobody waits any more, and the request was dropped.
-async fn ask_store(table: &LookupTable, request: &Request) -> Option<Result<Answer>> {
+async fn ask_store(table: &LookupTable, request: &Request) -> Option<Result<Answer, StoreError>> {
     let keys = match request.variant.decode_keys(request.keys.iter().map(|key| key.row())) {
         Ok(keys) => keys,
-        Err(error) => return Some(Err(error)),
+        Err(error) => return Some(Err(StoreError::Invalid(error))),
     };
+    let started = Instant::now();
     table.count.requests.fetch_add(1, Relaxed);
     table.count.keys.fetch_add(request.keys.len() as u64, Relaxed);
+    table.count.batch_keys.observe(request.keys.len() as u64);
     let to_store = LookupRequest {
         shape: Arc::clone(request.variant.shape()),
         keys,
@@ -88,21 +153,24 @@ async fn ask_store(table: &LookupTable, request: &Request) -> Option<Result<Answ
         };
         tokio::select! {
             biased;
-            answer = &mut answer => return Some(read_outcome(table.name(), answer)),
+            answer = &mut answer => {
+                table.count.latency.observe(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+                return Some(read_outcome(table.name(), answer));
+            }
             () = request.abandoned.notified() => return None,
             () = impatience => if patience == Patience::Over { return None },
         }
     }
 }
 
-fn read_outcome(table: &str, outcome: std::thread::Result<Result<Answer, StoreError>>) -> Result<Answer> {
+fn read_outcome(table: &str, outcome: std::thread::Result<Result<Answer, StoreError>>) -> Result<Answer, StoreError> {
     match outcome {
-        Ok(answer) => answer.map_err(|error| error.into_error(table)),
+        Ok(answer) => answer,
         Err(panic) => {
             let text = panic.downcast_ref::<&str>().copied();
             let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-            Err(Error::internal(format!("the store of lookup table \"{table}\" panicked"))
-                .with_detail(format!("{text}.")))
+            let error = Error::internal(format!("the store of lookup table \"{table}\" panicked"));
+            Err(error.with_detail(format!("{text}.")).into())
         }
     }
 }
@@ -161,17 +229,30 @@ fn order_by_key(key_of_row: &UInt32Array, rows_of_key: &[(u32, u32)]) -> UInt32A
     UInt32Array::from(order)
 }
 
-/// Before the flights end, so that a key is always in the cache or in flight.
-fn fill_cache(table: &LookupTable, request: &Request, answer: &ByKey) -> Result<()> {
+/// Before the flights end, so that a key is always in the cache or in flight. A miss is remembered only after the last
+/// attempt.
+fn fill_cache(
+    table: &LookupTable,
+    request: &Request,
+    answer: &ByKey,
+    asks_again: &impl Fn(&RequestKey) -> bool,
+) -> Result<()> {
     let Some(cache) = &table.cache else { return Ok(()) };
     if !request.keys.iter().any(|key| key.fills_cache) {
         return Ok(());
     }
     let encoded = request.variant.encode_rows(&answer.rows)?;
     for (key, (start, rows)) in request.keys.iter().zip(&answer.rows_of_key).filter(|(key, _)| key.fills_cache) {
+        if *rows == 0 && asks_again(key) {
+            continue;
+        }
         let probe = Probe { variant: &request.variant, hash: key.hash, key: key.row().data() };
         cache.put(probe, encoded.as_ref(), *start, *rows, request.generation);
     }
     cache.settle();
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering};
+use super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, RetryPolicy};
 use super::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use crate::error::Error;
 use crate::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
@@ -175,6 +176,8 @@ impl fmt::Display for ScriptedStore {
 pub struct Feed {
     sender: Option<mpsc::UnboundedSender<Result<RecordBatch, Error>>>,
     rows: i64,
+    /// Rows up to the end of each batch.
+    ends: Vec<usize>,
     read: Arc<AtomicUsize>,
 }
 
@@ -208,7 +211,7 @@ impl Feed {
         let receiver = Mutex::new(VecDeque::from([receiver]));
         let stream = FeedStream { receiver, schema: input_schema(), read: Arc::clone(&read) };
         let plan = StreamingTableExec::try_new(input_schema(), vec![Arc::new(stream)], None, [], true, None).unwrap();
-        (Feed { sender: Some(sender), rows: 0, read }, Arc::new(plan))
+        (Feed { sender: Some(sender), rows: 0, ends: Vec::new(), read }, Arc::new(plan))
     }
 
     /// One batch with these keys.
@@ -216,6 +219,7 @@ impl Feed {
         let keys: Vec<Option<i64>> = keys.into_iter().map(Into::into).collect();
         let numbers: Int64Array = (self.rows..self.rows + keys.len() as i64).map(Some).collect();
         self.rows += keys.len() as i64;
+        self.ends.push(self.rows as usize);
         let batch = RecordBatch::try_new(input_schema(), vec![Arc::new(numbers), Arc::new(Int64Array::from(keys))]);
         self.sender.as_ref().unwrap().send(Ok(batch.unwrap())).unwrap();
         self
@@ -227,6 +231,11 @@ impl Feed {
 
     pub fn end(&mut self) {
         self.sender = None;
+    }
+
+    /// How many rows the first `batches` batches have.
+    pub fn rows_in(&self, batches: usize) -> usize {
+        batches.checked_sub(1).map_or(0, |last| self.ends[last])
     }
 
     /// Batches that the stage has read.
@@ -268,6 +277,7 @@ pub fn policy(ordering: Ordering) -> LookupPolicy {
         on_failure: OnFailure::Fail,
         batch_size: 1.try_into().unwrap(),
         max_in_flight: 100.try_into().unwrap(),
+        retry: RetryPolicy { max_attempts: NonZeroU32::MIN, ..RetryPolicy::default() },
         cache: CachePolicy::None,
         ..LookupPolicy::default()
     }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
-use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder};
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder};
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
@@ -24,11 +24,16 @@ use super::join::{Cursor, Joiner, KeyMatch, LeftRows};
 use super::keys::{KeyFinder, NO_KEY};
 use super::mailbox::{Delivery, Mailbox, Outcome};
 use super::policy::{CachePolicy, LookupPolicy, OnFailure};
-use super::queue::{Departure, Next, Queue, Slice};
+use super::queue::{Departure, Next, Queue, Slice, Weight};
+use super::size::{AnswerSize, share};
+use super::skip::SkipLog;
 use super::table::LookupTable;
 use super::variant::Variant;
 use crate::error::{Code, Error, Result};
 use crate::quantity::show_duration;
+
+/// The metric of rows that have places now.
+pub const ROWS_WAITING: &str = "rows_waiting";
 
 /// Joined rows, as they become ready. Dropped, it lets go of all that it waits for.
 pub(super) struct LookupStream {
@@ -44,6 +49,10 @@ pub(super) struct LookupStream {
     rest: Option<RecordBatch>,
     departure: Option<(Departure, Cursor)>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Of the batch that was read last.
+    row_bytes: u64,
+    answers: AnswerSize,
+    skipped: SkipLog,
     metrics: Metrics,
 }
 
@@ -63,6 +72,8 @@ struct Metrics {
     misses: Count,
     requests: Count,
     timeouts: Count,
+    skipped: Count,
+    rows_waiting: Gauge,
     last_request: u64,
 }
 
@@ -75,6 +86,7 @@ impl LookupStream {
         metrics: (&ExecutionPlanMetricsSet, usize),
     ) -> Result<Self> {
         Ok(LookupStream {
+            skipped: SkipLog::new(table.name()),
             joiner: Joiner::try_new(join, &input.schema(), variant.schema())?,
             finder: KeyFinder::new(join, Arc::clone(&variant)),
             queue: Queue::new(join.policy.ordering),
@@ -86,6 +98,8 @@ impl LookupStream {
             rest: None,
             departure: None,
             timer: None,
+            row_bytes: 0,
+            answers: AnswerSize::new(&join.policy),
             metrics: Metrics::new(metrics.0, metrics.1),
         })
     }
@@ -126,7 +140,7 @@ impl LookupStream {
     fn receive(&mut self) {
         for delivery in self.mailbox.take() {
             self.metrics.count_request(delivery.request);
-            let Some(slice) = self.queue.get_mut(delivery.slice) else { continue };
+            let Some(slice) = self.queue.get(delivery.slice) else { continue };
             if slice.deadline.is_some_and(|deadline| delivery.answered_at > deadline) {
                 let keys = delivery.keys.iter().map(|key| key.position).collect();
                 self.time_out_keys(delivery.slice, keys);
@@ -139,13 +153,15 @@ impl LookupStream {
     fn settle(&mut self, delivery: Delivery) {
         match delivery.outcome {
             Outcome::Failed(error) => {
-                let keys: Vec<u32> = delivery.keys.iter().map(|key| key.position).collect();
+                let mut keys: Vec<u32> = delivery.keys.iter().map(|key| key.position).collect();
+                keys.sort_unstable();
                 self.fail(delivery.slice, &keys, error);
             }
             Outcome::Answered(rows) => {
-                let Some(slice) = self.queue.get_mut(delivery.slice) else { return };
-                let source = slice.left.sources.len() as u32;
-                slice.left.sources.push(rows);
+                let found: u64 = delivery.keys.iter().map(|key| u64::from(key.rows)).sum();
+                let bytes = share(rows.get_array_memory_size() as u64, found, rows.num_rows());
+                self.answers.add(delivery.keys.len(), bytes);
+                let Some(source) = self.queue.add_source(delivery.slice, rows, bytes) else { return };
                 for key in delivery.keys {
                     let found = KeyMatch::Found { source, start: key.start, rows: key.rows };
                     self.queue.settle(delivery.slice, key.position, found);
@@ -157,8 +173,13 @@ impl LookupStream {
     fn fail(&mut self, slice: u64, keys: &[u32], error: Error) {
         match self.policy.on_failure {
             OnFailure::Fail => self.queue.fail(slice, keys, error),
-            OnFailure::NoMatch | OnFailure::Skip => {
-                keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::NONE));
+            OnFailure::NoMatch => keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::NONE)),
+            OnFailure::Skip => {
+                let rows = self.queue.get(slice).map_or(0, |slice| slice.rows_of(keys));
+                self.table.count.skipped.fetch_add(rows as u64, Relaxed);
+                self.metrics.skipped.add(rows);
+                self.skipped.note(rows, &error);
+                keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::Skipped));
             }
         }
     }
@@ -222,7 +243,7 @@ impl LookupStream {
 
     /// Gives places to rows that were read, as far as there are places. False if none took one.
     fn admit(&mut self) -> bool {
-        let places = self.policy.capacity.get().saturating_sub(self.queue.rows());
+        let places = self.places();
         if places == 0 || self.queue.has_failed() {
             return false;
         }
@@ -238,10 +259,19 @@ impl LookupStream {
         true
     }
 
+    /// How many more rows may wait, by their number and by their bytes. One row may, however large it is.
+    fn places(&self) -> usize {
+        let places = self.policy.capacity.get().saturating_sub(self.queue.rows());
+        let room = self.policy.capacity_bytes.get().saturating_sub(self.queue.bytes());
+        let row_bytes = (self.row_bytes + self.answers.bytes_per_key()).max(1);
+        let by_bytes = usize::try_from(room / row_bytes).unwrap_or(usize::MAX);
+        places.min(by_bytes.max(usize::from(self.queue.is_empty())))
+    }
+
     fn admit_slice(&mut self, batch: RecordBatch) -> Result<()> {
         let now = Instant::now();
         let deadline = self.policy.timeout.and_then(|timeout| now.checked_add(timeout));
-        let keys = self.finder.find(&batch)?;
+        let mut keys = self.finder.find(&batch)?;
         let seen = self.table.flights.epoch();
         let uses_cache = self.policy.cache != CachePolicy::None;
         let cache = self.table.cache.as_ref().filter(|_| uses_cache);
@@ -255,6 +285,7 @@ impl LookupStream {
             missing,
             deadline,
             batch_size: self.policy.batch_size,
+            batch_delay: self.policy.batch_delay,
             fills_cache: uses_cache,
             seen,
         };
@@ -264,9 +295,14 @@ impl LookupStream {
         };
         self.table.send(requests);
         let (matches, sources) = known.into_matches()?;
-        let left = LeftRows { batch, key_of_row: keys.key_of_row, matches, sources };
+        let pending = matches.iter().filter(|known| **known == KeyMatch::Pending).count() as u64;
+        let weight = Weight {
+            left_bytes: self.row_bytes * batch.num_rows() as u64,
+            expected_bytes: self.answers.bytes_per_key() * pending,
+        };
+        let left = LeftRows { batch, key_of_row: std::mem::take(&mut keys.key_of_row), matches, sources };
         self.metrics.count_rows(&self.table, &left);
-        self.queue.admit(Slice::new(left, ask, deadline));
+        self.queue.admit(Slice::new(left, ask, deadline, weight), &keys);
         Ok(())
     }
 
@@ -278,11 +314,16 @@ impl LookupStream {
         let Input::Open(input) = &mut self.input else {
             return if self.queue.is_empty() { Poll::Ready(false) } else { Poll::Pending };
         };
-        if self.rest.is_some() || self.queue.rows() >= self.policy.capacity.get() {
+        let is_full = !self.queue.is_empty() && self.queue.bytes() >= self.policy.capacity_bytes.get();
+        if self.rest.is_some() || is_full || self.queue.rows() >= self.policy.capacity.get() {
             return Poll::Pending;
         }
         match std::task::ready!(input.poll_next_unpin(cx)) {
-            Some(Ok(batch)) => self.rest = Some(batch).filter(|batch| batch.num_rows() > 0),
+            Some(Ok(batch)) if batch.num_rows() > 0 => {
+                self.row_bytes = share(batch.get_array_memory_size() as u64, 1, batch.num_rows());
+                self.rest = Some(batch);
+            }
+            Some(Ok(_)) => {}
             Some(Err(error)) => self.input = Input::Failed(error.into()),
             None => self.input = Input::Ended,
         }
@@ -323,6 +364,7 @@ impl Stream for LookupStream {
         let this = self.get_mut();
         this.mailbox.register(cx.waker());
         let polled = this.advance(cx).map(|next| next.map(|batch| batch.map_err(Into::into)));
+        this.metrics.rows_waiting.set(this.queue.rows());
         this.metrics.baseline.record_poll(polled)
     }
 }
@@ -343,6 +385,8 @@ impl Metrics {
             misses: counter("misses"),
             requests: counter("requests"),
             timeouts: counter("timeouts"),
+            skipped: counter("skipped"),
+            rows_waiting: MetricBuilder::new(metrics).gauge(ROWS_WAITING, partition),
             last_request: 0,
         }
     }

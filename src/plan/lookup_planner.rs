@@ -94,7 +94,7 @@ fn plan_lookup(
         gate,
         residual,
         projection: (0..width).collect(),
-        policy: table.policy().with_overrides(provider.overrides()),
+        policy: table.policy().try_with_overrides(provider.overrides())?,
     };
     Ok(LookupExec::try_new(input, Arc::clone(table), join)?)
 }

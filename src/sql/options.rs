@@ -1,6 +1,7 @@
 //! `WITH ( option = value, … )` behind a table's name, as typed options.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast::Expr;
 
@@ -11,14 +12,13 @@ use crate::source::Start;
 use crate::sql::lookup_join::{is_mark, option_of_hint};
 
 /// What a lookup join's `WITH` may hold.
-const LOOKUP_OPTIONS: [&str; 6] = ["ordering", "timeout", "on_failure", "capacity", "batch_size", "cache"];
-/// What the interface has and this version does not.
-const LATER_LOOKUP_OPTIONS: [&str; 1] = ["batch_delay"];
+const LOOKUP_OPTIONS: [&str; 7] =
+    ["ordering", "timeout", "on_failure", "capacity", "batch_size", "batch_delay", "cache"];
 
 /// Reads the options of one lookup join.
 ///
 /// # Errors
-/// 22023 for an unknown option or a bad value, 0A000 for one that is not available yet, 42601 for what is no option.
+/// 22023 for an unknown option or a bad value, 42601 for what is no option.
 pub fn lookup_overrides(hints: &[Expr]) -> Result<LookupOverrides> {
     let mut overrides = LookupOverrides::default();
     let mut seen: Vec<String> = vec![];
@@ -33,11 +33,11 @@ pub fn lookup_overrides(hints: &[Expr]) -> Result<LookupOverrides> {
             "on_failure" => overrides.on_failure = Some(on_failure(&value)?),
             "capacity" => overrides.capacity = Some(count(&name, &value)?),
             "batch_size" => overrides.batch_size = Some(count(&name, &value)?),
+            "batch_delay" => overrides.batch_delay = Some(batch_delay(&value)?),
             "cache" => match value.as_str() {
                 "bypass" => overrides.bypass_cache = true,
                 _ => return Err(bad_value(&name, &value, "Write cache = 'bypass', or leave the option out.")),
             },
-            _ if LATER_LOOKUP_OPTIONS.contains(&name.as_str()) => return Err(not_yet(&format!("option \"{name}\""))),
             _ => return Err(unknown(&name, &LOOKUP_OPTIONS)),
         }
         seen.push(name);
@@ -72,26 +72,26 @@ pub fn stream_start(stream: &str, hints: &[Expr], starts: &[Start]) -> Result<St
 }
 
 fn ordering(value: &str) -> Result<Ordering> {
-    if value == "key_ordered" {
-        return Err(not_yet("ordering 'key_ordered'"));
-    }
     let found = Ordering::ALL.into_iter().find(|ordering| ordering.name() == value);
-    found.ok_or_else(|| bad_value("ordering", value, "Write 'ordered' or 'unordered'."))
+    found.ok_or_else(|| bad_value("ordering", value, "Write 'ordered', 'unordered' or 'key_ordered'."))
 }
 
 fn on_failure(value: &str) -> Result<OnFailure> {
-    if value == "skip" {
-        return Err(not_yet("on_failure 'skip'"));
-    }
     let found = OnFailure::ALL.into_iter().find(|on_failure| on_failure.name() == value);
-    found.ok_or_else(|| bad_value("on_failure", value, "Write 'fail' or 'no_match'."))
+    found.ok_or_else(|| bad_value("on_failure", value, "Write 'fail', 'no_match' or 'skip'."))
 }
 
-fn timeout(value: &str) -> Result<Option<std::time::Duration>> {
+fn timeout(value: &str) -> Result<Option<Duration>> {
     let duration = parse_duration(value).map_err(|_| {
         bad_value("timeout", value, "Write a whole number and a unit, '200ms' or '5s'; '0s' is no time-out.")
     })?;
     Ok(Some(duration).filter(|duration| !duration.is_zero()))
+}
+
+fn batch_delay(value: &str) -> Result<Duration> {
+    parse_duration(value).map_err(|_| {
+        bad_value("batch_delay", value, "Write a whole number and a unit, '5ms'; '0ms' is no waiting for company.")
+    })
 }
 
 fn count(name: &str, value: &str) -> Result<NonZeroUsize> {
@@ -100,10 +100,6 @@ fn count(name: &str, value: &str) -> Result<NonZeroUsize> {
 
 fn bad_value(name: &str, value: &str, hint: &str) -> Error {
     Error::new(Code::InvalidParameterValue, format!("invalid value for option \"{name}\": \"{value}\"")).with_hint(hint)
-}
-
-fn not_yet(what: &str) -> Error {
-    Error::unsupported(format!("{what} is not available yet"))
 }
 
 fn unknown(name: &str, known: &[&str]) -> Error {
