@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use datafusion::arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take};
 use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use futures::StreamExt;
 
 use super::memory_index::MemoryIndex;
-use super::{Answer, LookupRequest, RowBatches, ScanRequest, StoreError};
+use super::size::{AnswerRoom, POSITION_BYTES, column_bytes, rows_bytes};
+use super::{Answer, LookupRequest, LookupShape, RowBatches, ScanRequest, StoreError};
 use crate::error::{Code, Error, Result};
 
 /// Rows that a scan hands over at once.
@@ -21,7 +22,7 @@ type IndexPlace = Arc<OnceLock<Result<MemoryIndex>>>;
 /// The rows as of one moment, with an index for each set of key columns that was used.
 pub(super) struct MemoryTable {
     rows: RecordBatch,
-    row_bytes: usize,
+    row_bytes: u64,
     indexes: Mutex<HashMap<Vec<usize>, IndexPlace>>,
 }
 
@@ -34,7 +35,7 @@ impl MemoryTable {
             let message = "a table of more than 4294967295 rows cannot be held in memory";
             return Err(Error::new(Code::ProgramLimitExceeded, message));
         }
-        Ok(MemoryTable { row_bytes: bytes_of(&rows), rows, indexes: Mutex::default() })
+        Ok(MemoryTable { row_bytes: rows.columns().iter().map(column_bytes).sum(), rows, indexes: Mutex::default() })
     }
 
     /// How many rows there are.
@@ -43,10 +44,10 @@ impl MemoryTable {
     }
 
     /// What rows and indexes take in memory.
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> u64 {
         let indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         let built = indexes.values().filter_map(|index| index.get()).filter_map(|index| index.as_ref().ok());
-        self.row_bytes + built.map(MemoryIndex::bytes).sum::<usize>()
+        self.row_bytes + built.map(|index| index.bytes() as u64).sum::<u64>()
     }
 
     /// The sets of columns that lookups have used.
@@ -75,7 +76,11 @@ impl MemoryTable {
             blocking(move || table.build_index(&key_columns)).await?;
         }
         match index.get() {
-            Some(Ok(index)) => Ok(self.answer(index, request)?),
+            Some(Ok(index)) => {
+                let (positions, rows) = index.find(&request.keys)?;
+                self.check_size(&rows, request)?;
+                Ok(self.answer(positions, rows, &request.shape)?)
+            }
             Some(Err(error)) => Err(error.clone().into()),
             None => Err(Error::internal("the index of a table in memory was not built").into()),
         }
@@ -118,12 +123,18 @@ impl MemoryTable {
         Arc::clone(indexes.entry(key_columns.to_vec()).or_default())
     }
 
-    fn answer(&self, index: &MemoryIndex, request: &LookupRequest) -> Result<Answer> {
-        let (positions, rows) = index.find(&request.keys)?;
+    /// Whether these rows may be copied.
+    fn check_size(&self, rows: &[u32], request: &LookupRequest) -> Result<(), StoreError> {
+        let mut room = AnswerRoom::new(request.max_answer_bytes);
+        room.take(rows.len() as u64 * POSITION_BYTES)?;
+        request.shape.columns.iter().try_for_each(|&column| room.take(rows_bytes(self.rows.column(column), rows)))
+    }
+
+    fn answer(&self, positions: Vec<u32>, rows: Vec<u32>, shape: &LookupShape) -> Result<Answer> {
         let rows = UInt32Array::from(rows);
-        let columns = request.shape.columns.iter().map(|&column| copy_rows(self.rows.column(column), &rows));
+        let columns = shape.columns.iter().map(|&column| copy_rows(self.rows.column(column), &rows));
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        let schema = Arc::new(self.rows.schema().project(&request.shape.columns)?);
+        let schema = Arc::new(self.rows.schema().project(&shape.columns)?);
         let rows = batch_of(schema, columns, rows.len())?;
         Ok(Answer { rows, key_of_row: UInt32Array::from(positions) })
     }
@@ -146,24 +157,6 @@ pub(super) fn compact(column: &ArrayRef) -> ArrayRef {
         DataType::Utf8View => Arc::new(column.as_string_view().gc()),
         _ => Arc::clone(column),
     }
-}
-
-/// What the values of a batch take, without room that is kept for more.
-pub(super) fn bytes_of(rows: &RecordBatch) -> usize {
-    let bytes = rows.columns().iter().map(|column| {
-        let data = column.to_data();
-        data.get_slice_memory_size().map_or_else(|_| column.get_array_memory_size(), |size| size + view_bytes(&data))
-    });
-    bytes.sum()
-}
-
-/// The bytes of texts, which Arrow counts without them.
-fn view_bytes(data: &ArrayData) -> usize {
-    let own = match data.data_type() {
-        DataType::Utf8View | DataType::BinaryView => data.buffers().iter().skip(1).map(|buffer| buffer.len()).sum(),
-        _ => 0,
-    };
-    own + data.child_data().iter().map(view_bytes).sum::<usize>()
 }
 
 /// Runs what computes or reads for long where no other task waits for the thread.

@@ -18,6 +18,7 @@ mod postgres_numeric;
 mod postgres_scan;
 mod postgres_schema;
 mod postgres_tls;
+mod size;
 #[cfg(test)]
 mod told;
 

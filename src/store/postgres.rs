@@ -24,6 +24,7 @@ use super::postgres_schema::{
     PostgresColumn, Relation, RelationKind, get, quote_identifier, read_columns, read_relation,
 };
 pub use super::postgres_tls::SslMode;
+use super::size::{AnswerRoom, POSITION_BYTES};
 use super::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
 use crate::error::{Error, Result};
 use crate::pg_type::PgType;
@@ -179,7 +180,8 @@ impl Store for PostgresStore {
         let mut parameters = self.parameters(request, &order)?;
         parameters.extend(texts.iter().map(|text| Parameter::text(text)));
         let mut answer = AnswerDecoder::new(shape.columns.iter().map(|&i| self.column(i)).collect::<Result<_>>()?);
-        self.connection.query(&statement, &parameters, |rows| Ok(answer.append(rows)?)).await?;
+        let mut room = AnswerRoom::new(request.max_answer_bytes);
+        self.connection.query(&statement, &parameters, |rows| room.take(answer.append(rows)?)).await?;
         Ok(answer.finish(&self.schema, &shape.columns, &order)?)
     }
 
@@ -215,14 +217,16 @@ impl AnswerDecoder {
         AnswerDecoder { ordinalities: Vec::new(), columns: columns.iter().map(decoder).collect() }
     }
 
-    fn append(&mut self, rows: &[Row]) -> Result<()> {
+    /// Returns the bytes that the rows take in the answer.
+    fn append(&mut self, rows: &[Row]) -> Result<u64> {
         for cell in cells(rows, 0)? {
             self.ordinalities.push(bigint(cell)?);
         }
+        let mut bytes = rows.len() as u64 * POSITION_BYTES;
         for (i, column) in self.columns.iter_mut().enumerate() {
-            column.append(&cells(rows, i + 1)?)?;
+            bytes += column.append(&cells(rows, i + 1)?)?;
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// `order` says which key of the request had which ordinality.

@@ -28,8 +28,9 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
-/// Rows handed over at once while an answer comes in.
+/// Rows handed over at once while an answer comes in, and their bytes: the reader may want no more.
 const ROWS_PER_CHUNK: usize = 1024;
+const BYTES_PER_CHUNK: usize = 256 << 10;
 /// Statements that a connection keeps prepared; past that it forgets all of them.
 const PREPARED_STATEMENTS: usize = 128;
 
@@ -323,13 +324,16 @@ async fn consume(
 ) -> Result<(), Stop> {
     let mut rows = std::pin::pin!(rows);
     let mut chunk = Vec::new();
+    let mut chunk_bytes = 0;
     let mut rows_came = false;
     while let Some(row) = rows.try_next().await.map_err(|error| Stop::Server { error, rows_came })? {
         rows_came = true;
+        chunk_bytes += row.raw_size_bytes();
         chunk.push(row);
-        if chunk.len() == ROWS_PER_CHUNK {
+        if chunk.len() == ROWS_PER_CHUNK || chunk_bytes >= BYTES_PER_CHUNK {
             on_rows(&chunk).map_err(Stop::Reader)?;
             chunk.clear();
+            chunk_bytes = 0;
         }
     }
     if chunk.is_empty() { Ok(()) } else { on_rows(&chunk).map_err(Stop::Reader) }
