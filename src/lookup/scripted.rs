@@ -327,6 +327,6 @@ pub async fn ready(stream: &mut SendableRecordBatchStream) -> Vec<String> {
     rows
 }
 
-pub fn milliseconds(count: u64) -> Duration {
+pub const fn milliseconds(count: u64) -> Duration {
     Duration::from_millis(count)
 }

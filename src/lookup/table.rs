@@ -6,11 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use chrono::{DateTime, Utc};
-use datafusion::arrow::array::ArrayRef;
-use datafusion::arrow::compute::cast as arrow_cast;
 use tokio_util::task::TaskTracker;
 
-use super::cache::{AnswerCache, Probe};
+use super::cache::AnswerCache;
 use super::flight::{Flights, Request};
 use super::policy::{CachePolicy, LookupPolicy};
 use super::request;
@@ -32,6 +30,8 @@ pub struct LookupTable {
     pub(super) count: Counts,
     variants: Mutex<HashMap<Arc<LookupShape>, Weak<Variant>>>,
     requests: TaskTracker,
+    /// How often something was forgotten, see [`LookupTable::invalidations`].
+    pub(super) invalidations: AtomicU64,
 }
 
 /// What happened at a table since the server started.
@@ -114,10 +114,7 @@ impl LookupTable {
         let (store, breaker) = guarded(store, &policy);
         let cache = match &policy.cache {
             CachePolicy::None | CachePolicy::Full(_) => None,
-            CachePolicy::Partial(cache) => {
-                let max_rows = cache.max_rows.map_or(u64::MAX, std::num::NonZeroU64::get);
-                Some(AnswerCache::new(max_rows, cache.expire_after_write, cache.expire_misses_after))
-            }
+            CachePolicy::Partial(cache) => Some(AnswerCache::new(cache)),
         };
         Arc::new(LookupTable {
             name,
@@ -129,6 +126,7 @@ impl LookupTable {
             count: Counts::default(),
             variants: Mutex::default(),
             requests: TaskTracker::new(),
+            invalidations: AtomicU64::new(0),
         })
     }
 
@@ -144,35 +142,6 @@ impl LookupTable {
         &self.policy
     }
 
-    /// Forgets every answer, and every answer to a request that is under way now. The number of entries forgotten.
-    pub fn invalidate_all(&self) -> u64 {
-        self.flights.next_generation();
-        self.cache.as_ref().map_or(0, AnswerCache::clear)
-    }
-
-    /// Forgets what is known of keys in every variant whose key columns can take them. `keys` has one array for each
-    /// part of the key. The number of entries forgotten.
-    ///
-    /// # Errors
-    /// Internal, when keys cannot be encoded.
-    pub fn invalidate_keys(&self, keys: &[ArrayRef]) -> Result<u64> {
-        let Some(cache) = &self.cache else { return Ok(0) };
-        let variants: Vec<Arc<Variant>> =
-            self.variants.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
-        let schema = self.store.schema();
-        let mut forgotten = 0;
-        for variant in variants.iter().filter(|variant| variant.shape().key_columns.len() == keys.len()) {
-            let types = variant.shape().key_columns.iter().map(|column| schema.field(*column).data_type());
-            let cast = keys.iter().zip(types).map(|(key, to)| arrow_cast(key, to)).collect::<Result<Vec<_>, _>>();
-            let Ok(cast) = cast else { continue };
-            for key in variant.encode_keys(&cast)?.iter() {
-                let probe = Probe { variant, hash: variant.hash_key(key.data()), key: key.data() };
-                forgotten += u64::from(cache.forget(probe));
-            }
-        }
-        Ok(forgotten)
-    }
-
     pub fn counters(&self) -> LookupCounters {
         LookupCounters {
             rows: self.count.rows.load(Relaxed),
@@ -186,7 +155,7 @@ impl LookupTable {
             skipped: self.count.skipped.load(Relaxed),
             stale: self.count.stale.load(Relaxed),
             refreshes: self.count.refreshes.load(Relaxed),
-            cached_bytes: 0,
+            cached_bytes: self.cache.as_ref().map_or(0, AnswerCache::bytes),
             cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
             in_flight: self.flights.busy() as u64,
         }
@@ -219,9 +188,24 @@ impl LookupTable {
             return Ok(known);
         }
         variants.retain(|_, variant| variant.strong_count() > 0);
-        let variant = Arc::new(Variant::try_new(Arc::clone(shape), &self.store.schema())?);
+        let others: Vec<Arc<Variant>> = variants.values().filter_map(Weak::upgrade).collect();
+        let variant = Arc::new(Variant::try_new(Arc::clone(shape), &self.store.schema(), &others)?);
         variants.insert(Arc::clone(shape), Arc::downgrade(&variant));
         Ok(variant)
+    }
+
+    /// All that a join or a cached answer refers to.
+    pub(super) fn variants(&self) -> Vec<Arc<Variant>> {
+        let variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        variants.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Variants whose answers hold all that this one's would, with the places of its columns. Each costs a look into
+    /// the cache for each key that is not known, so not more than a few are named.
+    pub(super) fn wider(&self, variant: &Variant) -> Vec<(Arc<Variant>, Vec<usize>)> {
+        const MOST: usize = 4;
+        let all = self.variants().into_iter();
+        all.filter_map(|other| variant.columns_in(&other).map(|columns| (other, columns))).take(MOST).collect()
     }
 
     /// Gives each request a task of the table's own, which moves while nobody polls the query.
