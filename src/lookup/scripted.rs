@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, RetryPolicy};
 use super::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use crate::error::Error;
-use crate::store::{Answer, LookupRequest, LookupShape, Store, StoreError};
+use crate::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
 
 /// What a request of these keys is to meet.
 #[derive(Clone, Debug)]
@@ -122,6 +122,18 @@ impl Store for ScriptedStore {
 
     fn can_filter(&self, _filter: &Expr) -> bool {
         false
+    }
+
+    fn key_equality(&self, _column: usize) -> KeyEquality {
+        KeyEquality::ByValue
+    }
+
+    fn can_scan(&self) -> bool {
+        false
+    }
+
+    async fn scan(&self, _request: &ScanRequest) -> Result<RowBatches, StoreError> {
+        Err(Error::internal("a scripted store has no end").into())
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {

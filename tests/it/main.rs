@@ -16,4 +16,5 @@ mod soak_memory;
 mod soak_outage;
 mod store_postgres;
 mod store_postgres_failure;
+mod store_postgres_scan;
 mod support;
