@@ -18,6 +18,7 @@ pub mod problem;
 mod provider;
 mod reading;
 mod section;
+mod simulated_section;
 mod stream_section;
 mod substitute;
 

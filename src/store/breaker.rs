@@ -11,6 +11,7 @@ use datafusion::logical_expr::Expr;
 use tokio::time::Instant;
 
 use super::{Answer, LookupRequest, Store, StoreError};
+use crate::error::Result;
 use crate::quantity::show_duration;
 
 /// When a store that keeps failing is left alone.
@@ -55,6 +56,10 @@ impl Store for BreakerStore {
 
     fn can_filter(&self, filter: &Expr) -> bool {
         self.store.can_filter(filter)
+    }
+
+    fn check_keys(&self, key_columns: &[usize]) -> Result<()> {
+        self.store.check_keys(key_columns)
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {

@@ -14,7 +14,7 @@ use datafusion::logical_expr::Expr;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-use super::file_index::FileIndex;
+use super::file_index::{FileIndex, check_key_field};
 use super::size::{AnswerRoom, POSITION_BYTES, rows_bytes};
 use super::{Answer, LookupRequest, LookupShape, Store, StoreError};
 use crate::error::{Code, Error, Result};
@@ -105,6 +105,10 @@ impl Store for FileStore {
     /// Rows are here already: conditions are applied where those of other tables are.
     fn can_filter(&self, _: &Expr) -> bool {
         false
+    }
+
+    fn check_keys(&self, key_columns: &[usize]) -> Result<()> {
+        key_columns.iter().filter_map(|&column| self.schema.fields().get(column)).try_for_each(|f| check_key_field(f))
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type, IntervalMonthDayNanoType, IntervalUnit};
+use datafusion::arrow::datatypes::{DataType, Field, Float32Type, Float64Type, IntervalMonthDayNanoType, IntervalUnit};
 use datafusion::arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashTable;
 
@@ -38,11 +38,7 @@ impl FileIndex {
         let mut columns = Vec::with_capacity(key_columns.len());
         for &position in key_columns {
             let schema = table.schema();
-            let pg_type = PgType::of_field(schema.field(position))?;
-            if matches!(pg_type, PgType::Json | PgType::Jsonb | PgType::Array(_)) {
-                let name = schema.field(position).name();
-                return Err(Error::unsupported(format!("column \"{name}\" of type {pg_type} cannot be a key")));
-            }
+            check_key_field(schema.field(position))?;
             columns.push(comparable(table.column(position)));
         }
         let fields = columns.iter().map(|column| SortField::new(column.data_type().clone()));
@@ -122,8 +118,18 @@ impl FileIndex {
     }
 }
 
+/// # Errors
+/// 0A000 for a column of a type whose equality is not that of its bytes here: json, jsonb, arrays.
+pub(super) fn check_key_field(field: &Field) -> Result<()> {
+    let pg_type = PgType::of_field(field)?;
+    if matches!(pg_type, PgType::Json | PgType::Jsonb | PgType::Array(_)) {
+        return Err(Error::unsupported(format!("column \"{}\" of type {pg_type} cannot be a key", field.name())));
+    }
+    Ok(())
+}
+
 /// The values in a form whose equal bytes are PostgreSQL's equal values: -0 is 0, every NaN the same, a month 30 days.
-fn comparable(column: &ArrayRef) -> ArrayRef {
+pub(super) fn comparable(column: &ArrayRef) -> ArrayRef {
     match column.data_type() {
         DataType::Float32 => {
             let column = column.as_primitive::<Float32Type>();

@@ -16,6 +16,8 @@ mod postgres_filter;
 mod postgres_numeric;
 mod postgres_schema;
 mod postgres_tls;
+pub mod simulated;
+mod simulated_chance;
 mod size;
 #[cfg(test)]
 mod told;
@@ -28,7 +30,7 @@ use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 
 /// Answers keys with rows. Called from many tasks at once; dropping the future of [`Store::lookup`] gives up the request.
 #[async_trait]
@@ -39,6 +41,14 @@ pub trait Store: Debug + Display + Send + Sync {
     /// Whether the store can apply `filter` itself with PostgreSQL's meaning. `filter` names columns of
     /// [`Store::schema`] without a relation; it is given back in [`LookupShape::filters`].
     fn can_filter(&self, filter: &Expr) -> bool;
+
+    /// Whether the store can be asked by these columns (positions in [`Store::schema`]); most can by any.
+    ///
+    /// # Errors
+    /// 0A000 if it cannot, saying by which it can.
+    fn check_keys(&self, _key_columns: &[usize]) -> Result<()> {
+        Ok(())
+    }
 
     /// Answers every key of `request`. A key without an answer has no row.
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError>;

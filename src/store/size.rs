@@ -33,6 +33,11 @@ pub(super) fn rows_bytes(column: &ArrayRef, rows: &[u32]) -> u64 {
     }
 }
 
+/// What the values of `column` take.
+pub(super) fn array_bytes(column: &ArrayRef) -> u64 {
+    range_bytes(column, 0, column.len())
+}
+
 /// Room for an answer, which its rows take.
 #[derive(Debug)]
 pub(super) struct AnswerRoom {
