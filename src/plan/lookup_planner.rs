@@ -83,14 +83,12 @@ fn plan_lookup(
     let residual =
         conjunction(residuals).map(|residual| session.create_physical_expr(residual, &joined_schema)).transpose()?;
     let width = left_schema.fields().len() + columns.len();
+    let key_columns: Vec<usize> = lookup.keys.iter().map(|key| key.column).collect();
+    table.store().check_keys(&key_columns)?;
     let join = LookupJoin {
         kind: lookup.kind,
         keys: keys.collect::<Result<_>>()?,
-        shape: Arc::new(LookupShape {
-            key_columns: lookup.keys.iter().map(|key| key.column).collect(),
-            columns,
-            filters,
-        }),
+        shape: Arc::new(LookupShape { key_columns, columns, filters }),
         gate,
         residual,
         projection: (0..width).collect(),
