@@ -21,7 +21,7 @@ use futures::StreamExt;
 use lookaside::error::{Error, Result};
 use lookaside::lookup::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache};
 use lookaside::lookup::{JoinKind, LookupExec, LookupJoin, LookupTable};
-use lookaside::store::{Answer, LookupRequest, LookupShape, Store, StoreError};
+use lookaside::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
@@ -265,6 +265,18 @@ impl Store for Instantly {
 
     fn can_filter(&self, _filter: &Expr) -> bool {
         false
+    }
+
+    fn key_equality(&self, _column: usize) -> KeyEquality {
+        KeyEquality::ByValue
+    }
+
+    fn can_scan(&self) -> bool {
+        false
+    }
+
+    async fn scan(&self, _request: &ScanRequest) -> Result<RowBatches, StoreError> {
+        Err(Error::internal("a scripted store has no end").into())
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {

@@ -108,6 +108,7 @@ fn settle_failure(table: &LookupTable, request: Request, error: StoreError) -> V
     });
     let results: Vec<KeyResult> = results.collect();
     let error = error.into_error(table.name());
+    table.count.last_error.note(&error);
     complete(table, &request, &results, &Outcome::Failed(error), Instant::now());
     Vec::new()
 }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
-use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder};
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder};
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
@@ -31,6 +31,9 @@ use super::table::LookupTable;
 use super::variant::Variant;
 use crate::error::{Code, Error, Result};
 use crate::quantity::show_duration;
+
+/// The metric of rows that have places now.
+pub const ROWS_WAITING: &str = "rows_waiting";
 
 /// Joined rows, as they become ready. Dropped, it lets go of all that it waits for.
 pub(super) struct LookupStream {
@@ -74,6 +77,7 @@ pub(super) struct Metrics {
     requests: Count,
     timeouts: Count,
     skipped: Count,
+    rows_waiting: Gauge,
     last_request: u64,
 }
 
@@ -362,6 +366,7 @@ impl Stream for LookupStream {
         let this = self.get_mut();
         this.mailbox.register(cx.waker());
         let polled = this.advance(cx).map(|next| next.map(|batch| batch.map_err(Into::into)));
+        this.metrics.rows_waiting.set(this.queue.rows());
         this.metrics.baseline.record_poll(polled)
     }
 }
@@ -383,6 +388,7 @@ impl Metrics {
             requests: counter("requests"),
             timeouts: counter("timeouts"),
             skipped: counter("skipped"),
+            rows_waiting: MetricBuilder::new(metrics).gauge(ROWS_WAITING, partition),
             last_request: 0,
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use chrono::{DateTime, Utc};
 use tokio_util::task::TaskTracker;
 
 use super::cache::AnswerCache;
@@ -12,7 +13,9 @@ use super::flight::{Flights, Request};
 use super::policy::{CachePolicy, LookupPolicy};
 use super::request;
 use super::variant::Variant;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::store::breaker::{Breaker, BreakerStore};
+use crate::store::limit::LimitStore;
 use crate::store::{LookupShape, Store};
 use crate::telemetry::{Distribution, Histogram};
 
@@ -20,6 +23,7 @@ use crate::telemetry::{Distribution, Histogram};
 pub struct LookupTable {
     name: String,
     store: Arc<dyn Store>,
+    breaker: Option<Arc<Breaker>>,
     policy: LookupPolicy,
     pub(super) cache: Option<AnswerCache>,
     pub(super) flights: Arc<Flights>,
@@ -63,6 +67,13 @@ pub struct LookupCounters {
     pub in_flight: u64,
 }
 
+impl LookupCounters {
+    /// `None` before the first request.
+    pub fn keys_per_request(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.keys as f64 / self.requests as f64)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub rows: AtomicU64,
@@ -80,10 +91,27 @@ pub(super) struct Counts {
     pub latency: Histogram,
     /// Keys of each request.
     pub batch_keys: Histogram,
+    pub last_error: LastError,
+}
+
+/// The last thing that went wrong, and when.
+#[derive(Debug, Default)]
+pub struct LastError(Mutex<Option<(DateTime<Utc>, String)>>);
+
+impl LastError {
+    pub fn note(&self, error: &Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Utc::now(), error.message().to_string()));
+    }
+
+    pub fn get(&self) -> Option<(DateTime<Utc>, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl LookupTable {
+    /// A table over `store`, around which go the limit and the breaker that the policy wants.
     pub fn new(name: String, store: Arc<dyn Store>, policy: LookupPolicy) -> Arc<Self> {
+        let (store, breaker) = guarded(store, &policy);
         let cache = match &policy.cache {
             CachePolicy::None | CachePolicy::Full(_) => None,
             CachePolicy::Partial(cache) => Some(AnswerCache::new(cache)),
@@ -91,6 +119,7 @@ impl LookupTable {
         Arc::new(LookupTable {
             name,
             store,
+            breaker,
             flights: Flights::new(policy.max_in_flight),
             policy,
             cache,
@@ -130,6 +159,16 @@ impl LookupTable {
             cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
             in_flight: self.flights.busy() as u64,
         }
+    }
+
+    /// The last failure of a request, and when it was.
+    pub fn last_error(&self) -> Option<(DateTime<Utc>, String)> {
+        self.count.last_error.get()
+    }
+
+    /// "closed", "open" or "half-open"; `None` if the table has no circuit breaker.
+    pub fn breaker_state(&self) -> Option<&'static str> {
+        self.breaker.as_ref().map(|breaker| breaker.state())
     }
 
     /// How long requests took, in microseconds.
@@ -194,8 +233,70 @@ impl LookupTable {
     }
 }
 
+/// The breaker counts attempts that reached the store: those that wait for the limit have not failed.
+fn guarded(store: Arc<dyn Store>, policy: &LookupPolicy) -> (Arc<dyn Store>, Option<Arc<Breaker>>) {
+    let limited: Arc<dyn Store> = match policy.rate_limit {
+        Some(rate) => Arc::new(LimitStore::new(store, rate)),
+        None => store,
+    };
+    match &policy.circuit_breaker {
+        Some(breaker) => {
+            let guarded = BreakerStore::new(limited, breaker.clone());
+            let breaker = guarded.breaker();
+            (Arc::new(guarded), Some(breaker))
+        }
+        None => (limited, None),
+    }
+}
+
 impl fmt::Debug for LookupTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LookupTable").field("name", &self.name).field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use datafusion::arrow::array::Int64Array;
+
+    use super::super::policy::BreakerPolicy;
+    use super::super::scripted::{Reply, ScriptedStore};
+    use super::*;
+    use crate::store::{LookupRequest, StoreError};
+
+    #[tokio::test(start_paused = true)]
+    async fn breaker_stands_before_the_limit_and_its_state_can_be_read() {
+        let store = ScriptedStore::new(|_| {
+            Reply::Fail(Duration::ZERO, StoreError::Unavailable { message: "it is down".to_string() })
+        });
+        let one = NonZeroU32::MIN;
+        let policy = LookupPolicy {
+            rate_limit: Some(one),
+            circuit_breaker: Some(BreakerPolicy { failures: one.saturating_add(1), open_for: Duration::from_secs(10) }),
+            ..LookupPolicy::default()
+        };
+        let table = LookupTable::new("t".to_string(), Arc::clone(&store) as _, policy);
+        let shape = LookupShape { key_columns: vec![0], columns: vec![], filters: vec![] };
+        let request = LookupRequest {
+            shape: Arc::new(shape),
+            keys: vec![Arc::new(Int64Array::from(vec![1]))],
+            max_answer_bytes: u64::MAX,
+        };
+        let began = tokio::time::Instant::now();
+        for nth in 0..5 {
+            assert_eq!(table.breaker_state(), Some(if nth < 2 { "closed" } else { "open" }));
+            assert!(table.store().lookup(&request).await.is_err());
+        }
+        assert_eq!(store.requests().len(), 2);
+        assert_eq!(
+            began.elapsed(),
+            Duration::from_secs(1),
+            "the second waited for its place, the others failed at once"
+        );
+        let unguarded = LookupTable::new("t".to_string(), store, LookupPolicy::default());
+        assert_eq!(unguarded.breaker_state(), None);
     }
 }
