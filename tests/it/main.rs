@@ -6,6 +6,7 @@ mod clients;
 mod commands;
 mod differential;
 mod failure;
+mod full_cache;
 mod protocol;
 mod protocol_copy;
 mod protocol_stop;
