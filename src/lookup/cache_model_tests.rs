@@ -21,7 +21,6 @@ use tokio::time::Instant;
 use super::super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, PartialCache};
 use super::super::scripted::{Feed, left_join, milliseconds, policy, ready, run};
 use super::super::{LookupJoin, LookupTable};
-use crate::error::Error;
 use crate::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
 
 const TIMEOUT: Duration = milliseconds(200);
@@ -92,7 +91,7 @@ impl Store for NotingStore {
     }
 
     async fn scan(&self, _request: &ScanRequest) -> Result<RowBatches, StoreError> {
-        Err(Error::internal("it only answers keys").into())
+        Err(crate::error::Error::internal("it has no end").into())
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {

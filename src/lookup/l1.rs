@@ -313,3 +313,7 @@ impl IndexKeys {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "l1_tests.rs"]
+mod tests;

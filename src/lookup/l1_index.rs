@@ -60,7 +60,7 @@ impl NumberIndex {
     fn slot(&self, key: i64) -> usize {
         let last = self.slots.len() - 1;
         // Both halves of the product: who does not know the seed cannot choose keys that meet.
-        let product = u128::from(key as u64 ^ self.seed) * 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835_u128;
+        let product = u128::from(key as u64 ^ self.seed) * 0x9E37_79B9_7F4A_7C15;
         let mut at = ((product >> 64) as u64 ^ product as u64) as usize & last;
         while self.slots[at].0 != key && self.slots[at].1.row != ABSENT {
             at = (at + 1) & last;

@@ -4,6 +4,7 @@
 mod architecture;
 mod clients;
 mod commands;
+mod conformance;
 mod differential;
 mod failure;
 mod full_cache;
@@ -13,6 +14,8 @@ mod protocol_stop;
 mod psql;
 mod slt;
 mod soak;
+mod soak_memory;
+mod soak_outage;
 mod store_postgres;
 mod store_postgres_failure;
 mod store_postgres_scan;
