@@ -3,7 +3,8 @@
 //! `file` turns catalog files into a [`definition::CatalogDefinition`] or into a list of everything that is wrong with
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
 //! kind means. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
-//! `provider` shows them to DataFusion.
+//! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
+//! lookup join; `system` shows what all of them do, and what runs (`running`).
 
 mod columns;
 mod connection_section;
@@ -13,14 +14,18 @@ pub mod file;
 mod keys;
 mod lookup_section;
 mod open;
+mod plain_scan;
+mod point_keys;
 mod policy_section;
 pub mod problem;
 mod provider;
 mod reading;
+pub mod running;
 mod section;
 mod simulated_section;
 mod stream_section;
 mod substitute;
+pub mod system;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +44,8 @@ use crate::source::push::PushStream;
 use crate::sql_name::relation_name;
 pub use open::Lookup;
 pub use provider::{LookupProvider, Stream, StreamProvider};
+use running::RunningQueries;
+use system::{SYSTEM_SCHEMA, SystemSchema};
 pub use view::{StoredView, View};
 
 mod view;
@@ -47,13 +54,12 @@ mod view;
 pub const CATALOG_NAME: &str = "lookaside";
 /// The schema of streams, lookup tables and views.
 pub const SCHEMA_NAME: &str = "public";
-/// The schema of what the server tells of itself.
-const SYSTEM_SCHEMA: &str = "lookaside";
 
 /// All that queries may name.
 pub struct Catalog {
     relations: BTreeMap<String, Relation>,
     views: RwLock<BTreeMap<String, StoredView>>,
+    running: Arc<RunningQueries>,
 }
 
 /// A stream or a lookup table.
@@ -68,12 +74,41 @@ impl Catalog {
     /// # Errors
     /// Whatever is wrong with a definition beside its form: a generator's expression, a file that is not there.
     pub fn open(definition: definition::CatalogDefinition) -> Result<Arc<Self>, Vec<problem::Problem>> {
-        Ok(Arc::new(Catalog { relations: open::open(definition)?, views: RwLock::default() }))
+        let relations = open::open(definition)?;
+        Ok(Arc::new(Catalog { relations, views: RwLock::default(), running: Arc::default() }))
     }
 
     /// Streams and lookup tables in the order of their names.
     pub fn relations(&self) -> impl Iterator<Item = (&str, &Relation)> {
         self.relations.iter().map(|(name, relation)| (name.as_str(), relation))
+    }
+
+    /// Lookup tables in the order of their names.
+    pub fn lookups(&self) -> impl Iterator<Item = &Lookup> {
+        self.relations.values().filter_map(|relation| match relation {
+            Relation::Lookup(lookup) => Some(lookup.as_ref()),
+            Relation::Stream(_) => None,
+        })
+    }
+
+    /// The lookup table with this name, folded as in SQL unless it is there as it is written.
+    ///
+    /// # Errors
+    /// 42P01 when there is no such table.
+    pub fn lookup(&self, name: &str) -> Result<&Lookup> {
+        let name = name.strip_prefix("public.").unwrap_or(name);
+        let relation = self.relations.get(name).or_else(|| self.relations.get(&name.to_lowercase()));
+        match relation {
+            Some(Relation::Lookup(lookup)) => Ok(lookup),
+            Some(Relation::Stream(_)) | None => {
+                Err(Error::new(Code::UndefinedTable, format!("lookup table \"{name}\" does not exist")))
+            }
+        }
+    }
+
+    /// The queries that run now.
+    pub fn running(&self) -> &Arc<RunningQueries> {
+        &self.running
     }
 
     /// The push stream with this name.
@@ -125,8 +160,8 @@ impl Catalog {
     pub fn as_catalog_list(self: Arc<Self>) -> Arc<dyn CatalogProviderList> {
         let database = MemoryCatalogProvider::new();
         // A new list has no schema and no catalog that these could clash with.
+        let _ = database.register_schema(SYSTEM_SCHEMA, Arc::new(SystemSchema { catalog: Arc::clone(&self) }));
         let _ = database.register_schema(SCHEMA_NAME, self);
-        let _ = database.register_schema(SYSTEM_SCHEMA, Arc::new(SystemSchema));
         let list = MemoryCatalogProviderList::new();
         let _ = list.register_catalog(CATALOG_NAME.to_string(), Arc::new(database));
         Arc::new(list)
@@ -155,29 +190,5 @@ impl SchemaProvider for Catalog {
 
     fn table_exist(&self, name: &str) -> bool {
         self.relations.contains_key(name)
-    }
-}
-
-/// What a later version will answer.
-#[derive(Debug)]
-struct SystemSchema;
-
-#[async_trait]
-impl SchemaProvider for SystemSchema {
-    fn table_names(&self) -> Vec<String> {
-        vec![]
-    }
-
-    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
-        match name {
-            "streams" | "lookups" | "queries" => {
-                Err(Error::unsupported(format!("{SYSTEM_SCHEMA}.{name} is not available yet")).into())
-            }
-            _ => Ok(None),
-        }
-    }
-
-    fn table_exist(&self, _name: &str) -> bool {
-        false
     }
 }

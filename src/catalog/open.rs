@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use tokio::sync::OnceCell;
@@ -17,7 +18,7 @@ use crate::catalog::problem::Problem;
 use crate::catalog::provider::Stream;
 use crate::error::{Error, Result};
 use crate::format::{self, FileData, FileFormat};
-use crate::lookup::LookupTable;
+use crate::lookup::{LastError, LookupTable};
 use crate::source::Source;
 use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
@@ -32,6 +33,8 @@ pub struct Lookup {
     definition: LookupDefinition,
     connection: Option<Arc<PostgresConnection>>,
     table: OnceCell<Arc<LookupTable>>,
+    /// Of connecting.
+    last_error: LastError,
 }
 
 impl Lookup {
@@ -44,7 +47,29 @@ impl Lookup {
     /// # Errors
     /// HV00N when the store is not available, and what the store says of the table otherwise. The next call tries again.
     pub async fn table(&self) -> Result<Arc<LookupTable>> {
-        self.table.get_or_try_init(|| self.connect()).await.cloned()
+        let connected = self.table.get_or_try_init(|| self.connect()).await;
+        connected.inspect_err(|error| self.last_error.note(error)).cloned()
+    }
+
+    /// The table, if its store has been reached already.
+    pub fn connected_table(&self) -> Option<&Arc<LookupTable>> {
+        self.table.get()
+    }
+
+    /// What went wrong last, and when: with a request, or, before there was any, with connecting.
+    pub fn last_error(&self) -> Option<(DateTime<Utc>, String)> {
+        self.connected_table().and_then(|table| table.last_error()).or_else(|| self.last_error.get())
+    }
+
+    /// The store as users see it; `None` where only the store itself knows, and has not been reached.
+    pub fn shown_store(&self) -> Option<String> {
+        match (self.connected_table(), &self.definition.kind, &self.connection) {
+            (Some(table), _, _) => Some(table.store().to_string()),
+            (None, LookupKind::Postgres { table, .. }, Some(connection)) => {
+                Some(format!("postgres {table} at {connection}"))
+            }
+            (None, _, _) => None,
+        }
     }
 
     /// For `check`: the columns that lead some index of the store; `None` where the store needs no index.
@@ -144,7 +169,8 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
                 }
             },
         };
-        let lookup = Lookup { definition: lookup, connection, table: OnceCell::new_with(table) };
+        let table = OnceCell::new_with(table);
+        let lookup = Lookup { definition: lookup, connection, table, last_error: LastError::default() };
         relations.insert(name, Relation::Lookup(Arc::new(lookup)));
     }
     if problems.is_empty() { Ok(relations) } else { Err(problems) }
@@ -194,7 +220,7 @@ fn open_stream(definition: StreamDefinition) -> Result<Stream> {
             return Ok(Stream::reading(name, "file", Arc::new(source)));
         }
     };
-    Ok(Stream { name, type_name: "push", source, push })
+    Ok(Stream { name, type_name: "push", source, push, rows_read: Arc::default() })
 }
 
 fn schema_of(columns: &[ColumnDefinition]) -> SchemaRef {

@@ -2,14 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 
+use super::plain_scan::PlainScan;
 use crate::lookup::LookupTable;
 use crate::lookup::policy::LookupOverrides;
 use crate::source::exec::SourceExec;
@@ -25,12 +28,14 @@ pub struct Stream {
     pub source: Arc<dyn Source>,
     /// What rows may be put in by clients; `None` for streams that read on their own.
     pub push: Option<Arc<PushStream>>,
+    /// Rows that all readers were given.
+    pub rows_read: Arc<AtomicU64>,
 }
 
 impl Stream {
     /// A stream that reads on its own and takes no rows.
     pub fn reading(name: String, type_name: &'static str, source: Arc<dyn Source>) -> Self {
-        Stream { name, type_name, source, push: None }
+        Stream { name, type_name, source, push: None, rows_read: Arc::default() }
     }
 }
 
@@ -81,7 +86,8 @@ impl TableProvider for StreamProvider {
         let all = || (0..self.schema().fields().len()).collect();
         let projection = projection.cloned().unwrap_or_else(all);
         let source = Arc::clone(&self.stream.source);
-        Ok(Arc::new(SourceExec::new(self.stream.name.clone(), source, self.start, projection)))
+        let exec = SourceExec::new(self.stream.name.clone(), source, self.start, projection);
+        Ok(Arc::new(exec.with_rows_read(Arc::clone(&self.stream.rows_read))))
     }
 }
 
@@ -136,19 +142,28 @@ impl TableProvider for LookupProvider {
         TableType::Base
     }
 
-    /// A lookup scan is a child of the lookup join's node in the logical plan and has no life of its own.
+    /// Outside of a lookup join the scan applies conditions itself; in one, they are the join's.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| match self.in_lookup_join || filter.is_volatile() {
+            true => TableProviderFilterPushDown::Unsupported,
+            false => TableProviderFilterPushDown::Exact,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    /// In a lookup join it is a child of the join's node in the logical plan and has no life of its own.
     async fn scan(
         &self,
-        _session: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
+        filters: &[Expr],
+        limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let schema = self.schema();
-        let schema = match projection {
-            Some(projection) => Arc::new(schema.project(projection)?),
-            None => schema,
-        };
-        Ok(Arc::new(datafusion::physical_plan::empty::EmptyExec::new(schema)))
+        let projection = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        if self.in_lookup_join {
+            return Ok(Arc::new(EmptyExec::new(Arc::new(schema.project(&projection)?))));
+        }
+        Ok(PlainScan { table: &self.table, projection, filters, limit }.plan(session)?)
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::Schema;
 
 use crate::catalog::definition::LookupKind;
+use crate::catalog::system::shown_columns;
 use crate::catalog::{Lookup, Relation};
 use crate::command::{open_engine, print_problems, read_catalogs, run_sql_file, show_error};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::pg_type::PgType;
 
 /// A line for each object; exit code 1 if anything is wrong.
 pub async fn run(catalogs: &[PathBuf], sql: &[PathBuf]) -> u8 {
@@ -78,11 +78,5 @@ async fn look(lookup: &Lookup) -> Result<String> {
 }
 
 fn columns(schema: &Schema) -> String {
-    let shown = schema.fields().iter().map(|field| {
-        let type_name =
-            PgType::of_field(field).map_or_else(|_| field.data_type().to_string(), |pg_type| pg_type.to_string());
-        let null = if field.is_nullable() { "" } else { " not null" };
-        format!("{} {type_name}{null}", field.name())
-    });
-    format!("columns {}", shown.collect::<Vec<_>>().join(", "))
+    format!("columns {}", shown_columns(schema))
 }

@@ -108,6 +108,7 @@ fn settle_failure(table: &LookupTable, request: Request, error: StoreError) -> V
     });
     let results: Vec<KeyResult> = results.collect();
     let error = error.into_error(table.name());
+    table.count.last_error.note(&error);
     complete(table, &request, &results, &Outcome::Failed(error), Instant::now());
     Vec::new()
 }
@@ -241,14 +242,18 @@ fn fill_cache(
         return Ok(());
     }
     let encoded = request.variant.encode_rows(&answer.rows)?;
-    for (key, (start, rows)) in request.keys.iter().zip(&answer.rows_of_key).filter(|(key, _)| key.fills_cache) {
+    let filling = cache.fill();
+    let cacheable = table.flights.cacheable(request);
+    for ((key, (start, rows)), _) in
+        request.keys.iter().zip(&answer.rows_of_key).zip(cacheable).filter(|(_, cacheable)| *cacheable)
+    {
         if *rows == 0 && asks_again(key) {
             continue;
         }
         let probe = Probe { variant: &request.variant, hash: key.hash, key: key.row().data() };
-        cache.put(probe, encoded.as_ref(), *start, *rows, request.generation);
+        filling.put(probe, encoded.as_ref(), *start, *rows, request.generation);
     }
-    cache.settle();
+    filling.settle();
     Ok(())
 }
 

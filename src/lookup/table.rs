@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use chrono::{DateTime, Utc};
 use tokio_util::task::TaskTracker;
 
 use super::cache::AnswerCache;
@@ -12,7 +13,7 @@ use super::flight::{Flights, Request};
 use super::policy::{CachePolicy, LookupPolicy};
 use super::request;
 use super::variant::Variant;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::breaker::{Breaker, BreakerStore};
 use crate::store::limit::LimitStore;
 use crate::store::{LookupShape, Store};
@@ -29,6 +30,8 @@ pub struct LookupTable {
     pub(super) count: Counts,
     variants: Mutex<HashMap<Arc<LookupShape>, Weak<Variant>>>,
     requests: TaskTracker,
+    /// How often something was forgotten, see [`LookupTable::invalidations`].
+    pub(super) invalidations: AtomicU64,
 }
 
 /// What happened at a table since the server started.
@@ -64,6 +67,13 @@ pub struct LookupCounters {
     pub in_flight: u64,
 }
 
+impl LookupCounters {
+    /// `None` before the first request.
+    pub fn keys_per_request(&self) -> Option<f64> {
+        (self.requests > 0).then(|| self.keys as f64 / self.requests as f64)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub rows: AtomicU64,
@@ -81,6 +91,21 @@ pub(super) struct Counts {
     pub latency: Histogram,
     /// Keys of each request.
     pub batch_keys: Histogram,
+    pub last_error: LastError,
+}
+
+/// The last thing that went wrong, and when.
+#[derive(Debug, Default)]
+pub struct LastError(Mutex<Option<(DateTime<Utc>, String)>>);
+
+impl LastError {
+    pub fn note(&self, error: &Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Utc::now(), error.message().to_string()));
+    }
+
+    pub fn get(&self) -> Option<(DateTime<Utc>, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl LookupTable {
@@ -89,10 +114,7 @@ impl LookupTable {
         let (store, breaker) = guarded(store, &policy);
         let cache = match &policy.cache {
             CachePolicy::None | CachePolicy::Full(_) => None,
-            CachePolicy::Partial(cache) => {
-                let max_rows = cache.max_rows.map_or(u64::MAX, std::num::NonZeroU64::get);
-                Some(AnswerCache::new(max_rows, cache.expire_after_write, cache.expire_misses_after))
-            }
+            CachePolicy::Partial(cache) => Some(AnswerCache::new(cache)),
         };
         Arc::new(LookupTable {
             name,
@@ -104,6 +126,7 @@ impl LookupTable {
             count: Counts::default(),
             variants: Mutex::default(),
             requests: TaskTracker::new(),
+            invalidations: AtomicU64::new(0),
         })
     }
 
@@ -119,14 +142,6 @@ impl LookupTable {
         &self.policy
     }
 
-    /// Forgets every answer, and every answer to a request that is under way now.
-    pub fn invalidate_all(&self) {
-        self.flights.next_generation();
-        if let Some(cache) = &self.cache {
-            cache.clear();
-        }
-    }
-
     pub fn counters(&self) -> LookupCounters {
         LookupCounters {
             rows: self.count.rows.load(Relaxed),
@@ -140,10 +155,15 @@ impl LookupTable {
             skipped: self.count.skipped.load(Relaxed),
             stale: self.count.stale.load(Relaxed),
             refreshes: self.count.refreshes.load(Relaxed),
-            cached_bytes: 0,
+            cached_bytes: self.cache.as_ref().map_or(0, AnswerCache::bytes),
             cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
             in_flight: self.flights.busy() as u64,
         }
+    }
+
+    /// The last failure of a request, and when it was.
+    pub fn last_error(&self) -> Option<(DateTime<Utc>, String)> {
+        self.count.last_error.get()
     }
 
     /// "closed", "open" or "half-open"; `None` if the table has no circuit breaker.
@@ -168,9 +188,24 @@ impl LookupTable {
             return Ok(known);
         }
         variants.retain(|_, variant| variant.strong_count() > 0);
-        let variant = Arc::new(Variant::try_new(Arc::clone(shape), &self.store.schema())?);
+        let others: Vec<Arc<Variant>> = variants.values().filter_map(Weak::upgrade).collect();
+        let variant = Arc::new(Variant::try_new(Arc::clone(shape), &self.store.schema(), &others)?);
         variants.insert(Arc::clone(shape), Arc::downgrade(&variant));
         Ok(variant)
+    }
+
+    /// All that a join or a cached answer refers to.
+    pub(super) fn variants(&self) -> Vec<Arc<Variant>> {
+        let variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        variants.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Variants whose answers hold all that this one's would, with the places of its columns. Each costs a look into
+    /// the cache for each key that is not known, so not more than a few are named.
+    pub(super) fn wider(&self, variant: &Variant) -> Vec<(Arc<Variant>, Vec<usize>)> {
+        const MOST: usize = 4;
+        let all = self.variants().into_iter();
+        all.filter_map(|other| variant.columns_in(&other).map(|columns| (other, columns))).take(MOST).collect()
     }
 
     /// Gives each request a task of the table's own, which moves while nobody polls the query.

@@ -64,6 +64,11 @@ fn plan_lookup(
 ) -> Result<LookupExec> {
     let (provider, columns) = lookup.scan()?;
     let table = provider.table();
+    let key_columns: Vec<usize> = lookup.keys.iter().map(|key| key.column).collect();
+    table.store().check_keys(&key_columns)?;
+    for key in &lookup.keys {
+        table.store().key_equality(key.column).check_key(table.store().schema().field(key.column).name())?;
+    }
     let left_schema = lookup.left.schema();
     let joined_schema = joined(lookup)?;
 
@@ -80,8 +85,6 @@ fn plan_lookup(
     let residual =
         conjunction(residuals).map(|residual| session.create_physical_expr(residual, &joined_schema)).transpose()?;
     let width = left_schema.fields().len() + columns.len();
-    let key_columns: Vec<usize> = lookup.keys.iter().map(|key| key.column).collect();
-    table.store().check_keys(&key_columns)?;
     let join = LookupJoin {
         kind: lookup.kind,
         keys: keys.collect::<Result<_>>()?,

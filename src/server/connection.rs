@@ -140,6 +140,7 @@ async fn log_in(wire: &mut Wire, shared: &Shared) -> Result<Option<(Session, Can
     let mut session = Session::new(Arc::clone(&shared.engine));
     take_startup_parameters(&mut session, &startup.parameters)?;
     let cancel_key = shared.cancels.register();
+    session.set_pid(cancel_key.pid);
     wire.send(&Authentication::Ok)?;
     send_reports(wire, session.settings().reported())?;
     wire.send(&BackendKeyData::new(cancel_key.pid, SecretKey::I32(cancel_key.secret)))?;

@@ -130,7 +130,7 @@ impl Connection {
             Some(_) => self.send_described(&mut reader, &own_formats, limit).await,
         };
         if let Ok(portal) = self.session.portal(name) {
-            portal.content = Content::Rows(reader);
+            portal.put_back(reader);
         }
         sent
     }
@@ -241,7 +241,7 @@ impl Connection {
         let codes = bind.result_column_format_codes;
         let portal = match (&prepared.statement.kind, prepared.planned.is_some()) {
             // A query begins here: what arrives from now on is in it.
-            (StatementKind::Query(_), true) => {
+            (StatementKind::Query(_) | StatementKind::ShowRelation { .. }, true) => {
                 if let Some(schema) = result_schema(&mut self.session, &prepared)? {
                     Format::expand(&codes, schema.fields().len())?;
                 }
@@ -329,7 +329,7 @@ impl Connection {
             return Ok(self.wire.send(&CommandComplete::new(command_tag(tag, sent)))?);
         }
         if let Ok(portal) = self.session.portal(name) {
-            portal.content = Content::Rows(reader);
+            portal.put_back(reader);
         }
         Ok(self.wire.send(&PortalSuspended::new())?)
     }
@@ -396,7 +396,9 @@ fn result_schema(session: &mut Session, prepared: &Prepared) -> Result<Option<Sc
         Some(SchemaRef::new(datafusion::arrow::datatypes::Schema::new(vec![field])))
     };
     Ok(match &prepared.statement.kind {
-        StatementKind::Query(_) => prepared.planned.as_ref().map(|planned| planned.schema.clone()),
+        StatementKind::Query(_) | StatementKind::ShowRelation { .. } => {
+            prepared.planned.as_ref().map(|planned| planned.schema.clone())
+        }
         StatementKind::Explain { .. } => text("QUERY PLAN"),
         StatementKind::Show { name } => text(&session.settings().get(name)?.0.to_lowercase()),
         StatementKind::Fetch { cursor, .. } => match &session.portal(cursor)?.content {

@@ -52,5 +52,6 @@ pub(super) fn text_rows(column: &str, lines: impl IntoIterator<Item = String>) -
         schema: Arc::clone(&schema),
         stream: Box::pin(RecordBatchStreamAdapter::new(schema, stream)),
         endless: false,
+        query: None,
     }
 }

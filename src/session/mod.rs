@@ -18,6 +18,7 @@ use std::sync::Arc;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 
+use crate::catalog::running::QueryEntry;
 use crate::engine::{Engine, Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
@@ -33,6 +34,8 @@ pub use transaction::TransactionStatus;
 /// One client's conversation.
 pub struct Session {
     engine: Arc<Engine>,
+    /// The connection's number; `None` in process.
+    pid: Option<i32>,
     settings: Settings,
     transaction: Transaction,
     statements: HashMap<String, Prepared>,
@@ -92,11 +95,17 @@ impl Session {
     pub fn new(engine: Arc<Engine>) -> Self {
         Session {
             engine,
+            pid: None,
             settings: Settings::default(),
             transaction: Transaction::Idle,
             statements: HashMap::new(),
             portals: HashMap::new(),
         }
+    }
+
+    /// Gives the session the number that its client was given.
+    pub fn set_pid(&mut self, pid: i32) {
+        self.pid = Some(pid);
     }
 
     pub fn settings(&self) -> &Settings {
@@ -116,6 +125,7 @@ impl Session {
         self.refuse_in_failed_transaction(&statement)?;
         let planned = match &statement.kind {
             StatementKind::Query(query)
+            | StatementKind::ShowRelation { query }
             | StatementKind::Explain { query, .. }
             | StatementKind::CopyOut { query, .. }
             | StatementKind::Declare { query, .. } => Some(self.engine.plan(query, declared).await?),
@@ -147,6 +157,9 @@ impl Session {
             StatementKind::Empty => Ok(Executed::done("")),
             StatementKind::Query(_) => {
                 Ok(Outcome::Rows { rows: self.run(prepared, values).await?, tag: "SELECT" }.into())
+            }
+            StatementKind::ShowRelation { .. } => {
+                Ok(Outcome::Rows { rows: self.run(prepared, values).await?, tag: "SHOW" }.into())
             }
             StatementKind::Explain { analyze, .. } => {
                 let rows = self.explain(prepared, values, *analyze).await?;
@@ -265,9 +278,15 @@ impl Session {
 
     async fn run(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Rows> {
         match &prepared.planned {
-            Some(planned) => self.engine.run(planned, values).await,
+            Some(planned) => self.engine.run(planned, values, self.enter(prepared)).await,
             None => Err(Error::internal("a query without a plan")),
         }
+    }
+
+    /// An entry among the queries that run, for as long as this one does.
+    fn enter(&self, prepared: &Prepared) -> QueryEntry {
+        let user = self.settings.user().to_string();
+        self.engine.catalog().running().enter(self.pid, user, prepared.statement.text.clone())
     }
 
     fn declare(&mut self, cursor: &str, binary: bool, rows: Rows) -> Result<()> {
@@ -345,8 +364,8 @@ impl Session {
     }
 
     fn show(&self, name: &str) -> Result<Executed> {
-        if ["streams", "lookups", "queries", "all"].contains(&name) {
-            return Err(Error::unsupported(format!("SHOW {} is not available yet", name.to_uppercase())));
+        if name == "all" {
+            return Err(Error::unsupported("SHOW ALL is not available yet"));
         }
         let (name, value) = self.settings.get(name)?;
         Ok(Outcome::Rows { rows: text_rows(&name.to_lowercase(), [value]), tag: "SHOW" }.into())

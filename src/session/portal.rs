@@ -6,6 +6,7 @@ use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 
+use crate::catalog::running::QueryEntry;
 use crate::engine::Rows;
 use crate::error::Result;
 use crate::session::Prepared;
@@ -35,7 +36,17 @@ impl Portal {
 
     /// A portal for a result that has begun, with the word of its command tag.
     pub fn of_rows(rows: Rows, tag: &'static str, formats: Vec<i16>) -> Self {
-        Portal { formats, content: Content::Rows(RowReader::new(rows, tag)) }
+        let mut portal = Portal { formats, content: Content::Done };
+        portal.put_back(RowReader::new(rows, tag));
+        portal
+    }
+
+    /// Keeps the rows of which no more are asked for now.
+    pub fn put_back(&mut self, reader: RowReader) {
+        if let Some(query) = &reader.query {
+            query.suspend();
+        }
+        self.content = Content::Rows(reader);
     }
 
     /// What DECLARE opens.
@@ -51,11 +62,13 @@ pub struct RowReader {
     /// `None` once it has ended: everything behind it is released then.
     stream: Option<SendableRecordBatchStream>,
     pending: Option<RecordBatch>,
+    /// Its entry among the queries that run, if it is one and has not ended.
+    query: Option<QueryEntry>,
 }
 
 impl RowReader {
     pub fn new(rows: Rows, tag: &'static str) -> Self {
-        RowReader { schema: rows.schema, tag, stream: Some(rows.stream), pending: None }
+        RowReader { schema: rows.schema, tag, stream: Some(rows.stream), pending: None, query: rows.query }
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -69,11 +82,18 @@ impl RowReader {
 
     /// Waits for rows, at most `max_rows` of them; `None` at the end. Nothing is lost when the future is dropped.
     pub async fn next(&mut self, max_rows: usize) -> Option<Result<RecordBatch>> {
+        if let Some(query) = &self.query {
+            query.resume();
+        }
         loop {
             if let Some(batch) = self.pending.take() {
-                if batch.num_rows() > max_rows {
-                    self.pending = Some(batch.slice(max_rows, batch.num_rows() - max_rows));
-                    return Some(Ok(batch.slice(0, max_rows)));
+                let rows = batch.num_rows().min(max_rows);
+                if let Some(query) = &self.query {
+                    query.count_rows_out(rows);
+                }
+                if rows < batch.num_rows() {
+                    self.pending = Some(batch.slice(rows, batch.num_rows() - rows));
+                    return Some(Ok(batch.slice(0, rows)));
                 }
                 return Some(Ok(batch));
             }
@@ -81,12 +101,17 @@ impl RowReader {
                 Some(Ok(batch)) if batch.num_rows() == 0 => {}
                 Some(Ok(batch)) => self.pending = Some(batch),
                 Some(Err(error)) => {
-                    self.stream = None;
+                    self.end();
                     return Some(Err(error.into()));
                 }
-                None => self.stream = None,
+                None => self.end(),
             }
         }
+    }
+
+    fn end(&mut self) {
+        self.stream = None;
+        self.query = None;
     }
 
     /// Rows that are there already, without waiting; `None` if there are none at this moment, or none any more.

@@ -168,6 +168,11 @@ impl Settings {
         self.changed.get("TimeZone").and_then(|name| name.parse().ok()).unwrap_or(chrono_tz::UTC)
     }
 
+    /// Who has connected.
+    pub fn user(&self) -> &str {
+        self.changed.get("session_authorization").map_or("", String::as_str)
+    }
+
     pub fn application_name(&self) -> &str {
         self.changed.get("application_name").map_or("", String::as_str)
     }

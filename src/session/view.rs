@@ -5,7 +5,6 @@ use datafusion::sql::sqlparser::ast::{self, Query};
 use super::{Executed, Session};
 use crate::catalog::{StoredView, View};
 use crate::error::{Code, Error, Result};
-use crate::sql::rewrite;
 use crate::sql_name::relation_name;
 
 impl Session {
@@ -18,7 +17,7 @@ impl Session {
     ) -> Result<Executed> {
         let name = relation_name(name).ok_or_else(|| Error::new(Code::SyntaxError, "CREATE VIEW needs a name"))?;
         let mut query = query.clone();
-        rewrite::qualify_tables(&mut query);
+        crate::sql::view::qualify_tables(&mut query);
         // What is wrong shows now; a store that is down is no fault of the view.
         match self.engine.plan(&query, &[]).await {
             Ok(planned) if !planned.parameters.is_empty() => {

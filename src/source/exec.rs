@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -27,6 +28,8 @@ pub struct SourceExec {
     projection: Vec<usize>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+    /// Rows that all readers of the stream were given.
+    rows_read: Arc<AtomicU64>,
 }
 
 impl SourceExec {
@@ -52,7 +55,13 @@ impl SourceExec {
             projection,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
+            rows_read: Arc::default(),
         }
+    }
+
+    /// The same, which adds the rows that it reads to `rows_read`.
+    pub fn with_rows_read(self, rows_read: Arc<AtomicU64>) -> Self {
+        SourceExec { rows_read, ..self }
     }
 }
 
@@ -106,9 +115,11 @@ impl ExecutionPlan for SourceExec {
     /// Opens the source at once, so that the place where `latest` is does not depend on when the first row is asked for.
     fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows = MetricBuilder::new(&self.metrics).output_rows(partition);
+        let rows_read = Arc::clone(&self.rows_read);
         let stream = self.source.open(self.start, &self.projection)?.inspect(move |batch| {
             if let Ok(batch) = batch {
                 rows.add(batch.num_rows());
+                rows_read.fetch_add(batch.num_rows() as u64, Relaxed);
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))

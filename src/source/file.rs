@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
@@ -64,6 +64,10 @@ impl Source for FileSource {
 
     fn is_bounded(&self) -> bool {
         true
+    }
+
+    fn rows_skipped(&self) -> u64 {
+        self.file.skipped.load(Relaxed)
     }
 
     fn starts(&self) -> &'static [Start] {

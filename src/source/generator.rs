@@ -94,6 +94,11 @@ impl Source for GeneratorSource {
     }
 
     /// A run always begins with row 1.
+    /// What it makes is well-formed.
+    fn rows_skipped(&self) -> u64 {
+        0
+    }
+
     fn starts(&self) -> &'static [Start] {
         &[]
     }

@@ -21,6 +21,9 @@ pub trait Source: Debug + Display + Send + Sync {
     /// Whether reading ends by itself.
     fn is_bounded(&self) -> bool;
 
+    /// Malformed rows that were left out, of all readers.
+    fn rows_skipped(&self) -> u64;
+
     /// The values that `WITH (start = …)` may have here; empty if the source has no such choice. The first is the default.
     fn starts(&self) -> &'static [Start];
 

@@ -83,6 +83,17 @@ impl PushStream {
         &self.name
     }
 
+    /// Rows that a reader from `earliest` would be given now.
+    pub fn retained_rows(&self) -> u64 {
+        let state = self.shared.state();
+        state.ring.next_row() - state.ring.first_row()
+    }
+
+    /// Queries that read now.
+    pub fn readers(&self) -> u64 {
+        self.shared.state().positions.len() as u64
+    }
+
     /// Whether the stream takes these rows, for writers that append them later.
     ///
     /// # Errors
@@ -147,6 +158,11 @@ impl Source for PushStream {
 
     fn is_bounded(&self) -> bool {
         false
+    }
+
+    /// What is malformed is refused to the writer.
+    fn rows_skipped(&self) -> u64 {
+        0
     }
 
     fn starts(&self) -> &'static [Start] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
@@ -87,9 +87,14 @@ fn is_list_cast(source: &DataType, target: &PgType) -> bool {
         && matches!(target, PgType::Array(_))
 }
 
-fn cast_array(array: &ArrayRef, target: &PgType) -> Result<ArrayRef> {
+/// Values of another type, texts read as PostgreSQL reads them.
+///
+/// # Errors
+/// 22P02 and 22003 for what the type cannot be.
+pub fn cast_array(array: &ArrayRef, target: &PgType) -> Result<ArrayRef> {
     if !is_text(array.data_type()) {
-        return Ok(cast(array, &target.arrow())?);
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        return Ok(cast_with_options(array, &target.arrow(), &strict)?);
     }
     let text = cast(array, &DataType::Utf8View)?;
     let text = text.as_string_view();

@@ -5,9 +5,12 @@ use datafusion::sql::sqlparser::ast::{
     Statement as Parsed, TableObject, UtilityOption, Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use crate::catalog::system::SYSTEM_SCHEMA;
 use crate::error::{Code, Error, Result};
+use crate::sql::dialect::LookasideDialect;
 use crate::sql::{FetchCount, Statement, StatementKind};
 use crate::sql_name::{fold, fold_ident};
 
@@ -100,12 +103,23 @@ pub fn classify(parsed: Parsed) -> Result<StatementKind> {
                 words if words.contains(' ') => {
                     return Err(Error::new(Code::SyntaxError, format!("unknown SHOW {words}")));
                 }
+                name @ ("streams" | "lookups" | "queries") => show_relation(name)?,
                 name => StatementKind::Show { name: name.to_string() },
             }
         }
         Parsed::Discard { object_type } => StatementKind::Discard { all: matches!(object_type, DiscardObject::ALL) },
         other => return Err(refuse(&other)),
     })
+}
+
+/// What SHOW shows of the system view with this name: all of it.
+fn show_relation(view: &str) -> Result<StatementKind> {
+    let text = format!("SELECT * FROM {SYSTEM_SCHEMA}.{view}");
+    let parsed = Parser::parse_sql(&LookasideDialect::default(), &text);
+    match parsed.map(|mut statements| statements.pop()) {
+        Ok(Some(Parsed::Query(query))) => Ok(StatementKind::ShowRelation { query }),
+        other => Err(Error::internal(format!("SHOW {view} was read as {other:?}"))),
+    }
 }
 
 fn refuse(statement: &Parsed) -> Error {

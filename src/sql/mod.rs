@@ -1,17 +1,20 @@
 //! From text to [`Statement`]s: what a client may say, sorted by what the session does with it.
 //!
 //! `lookup_join.rs` is the clause that the parser lacks, `options.rs` the typed options behind `WITH`,
-//! `dialect.rs` PostgreSQL's dialect with Flink's time travel, `rewrite.rs` what is said differently to DataFusion.
+//! `dialect.rs` PostgreSQL's dialect with Flink's time travel, `view.rs` the queries behind views' names, `rewrite.rs`
+//! and `function.rs` what is said differently to DataFusion.
 
 pub mod cast;
 mod classify;
 pub mod dialect;
+pub mod function;
 pub mod lookup_join;
 pub mod options;
 pub mod relation;
 pub mod rewrite;
 pub mod star;
 pub mod system_time;
+pub mod view;
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, Query};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -38,6 +41,10 @@ pub enum StatementKind {
     Empty,
     /// SELECT, WITH, VALUES.
     Query(Box<Query>),
+    /// SHOW STREAMS and its likes: a query of a system view.
+    ShowRelation {
+        query: Box<Query>,
+    },
     /// EXPLAIN [ANALYZE] of a query.
     Explain {
         query: Box<Query>,

@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;
+use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::{Answer, LookupRequest, Store, StoreError};
+use super::{Answer, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
 use crate::error::Result;
 use crate::quantity::show_duration;
 
@@ -67,6 +68,26 @@ impl Store for BreakerStore {
         let answer = self.store.lookup(request).await;
         attempt.ended(answer.as_ref().err());
         answer
+    }
+
+    fn key_equality(&self, column: usize) -> KeyEquality {
+        self.store.key_equality(column)
+    }
+
+    fn can_scan(&self) -> bool {
+        self.store.can_scan()
+    }
+
+    /// The attempt has succeeded when the first rows are there.
+    async fn scan(&self, request: &ScanRequest) -> Result<RowBatches, StoreError> {
+        let attempt = self.breaker.admit()?;
+        let first = match self.store.scan(request).await {
+            Ok(mut batches) => batches.try_next().await.map(|first| (first, batches)),
+            Err(error) => Err(error),
+        };
+        attempt.ended(first.as_ref().err());
+        let (first, rest) = first?;
+        Ok(futures::stream::iter(first.map(Ok)).chain(rest).boxed())
     }
 }
 

@@ -11,7 +11,7 @@ use datafusion::logical_expr::Expr;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{Answer, LookupRequest, Store, StoreError};
+use super::{Answer, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
 use crate::error::Result;
 
 /// How far a request may be behind its place without moving the places after it: timers wake milliseconds late, and a
@@ -60,6 +60,19 @@ impl Store for LimitStore {
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {
         self.wait().await;
         self.store.lookup(request).await
+    }
+
+    fn key_equality(&self, column: usize) -> KeyEquality {
+        self.store.key_equality(column)
+    }
+
+    fn can_scan(&self) -> bool {
+        self.store.can_scan()
+    }
+
+    async fn scan(&self, request: &ScanRequest) -> Result<RowBatches, StoreError> {
+        self.wait().await;
+        self.store.scan(request).await
     }
 }
 

@@ -22,11 +22,11 @@ use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::logical_expr::Expr;
 use tokio::time::Instant;
 
-use super::file_index::{check_key_field, comparable};
+use super::memory_index::{comparable, key_equality};
 use super::simulated_chance::{Chance, Roll};
 pub use super::simulated_chance::{Latency, SimulatedError};
-use super::size::{AnswerRoom, POSITION_BYTES, array_bytes};
-use super::{Answer, LookupRequest, Store, StoreError};
+use super::size::{AnswerRoom, POSITION_BYTES, column_bytes};
+use super::{Answer, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
 use crate::error::{Code, Error, Result};
 use crate::expression::{ColumnExpression, ExpressionPlanner, Subject};
 use crate::pg_type::PgType;
@@ -113,11 +113,11 @@ impl SimulatedStore {
         let in_table = |error: Error| error.with_context(format!("lookup table \"{name}\""));
         check_names(&config).map_err(in_table)?;
         let mut fields: Vec<_> = config.key.iter().map(|(column, pg_type)| pg_type.field(column, false)).collect();
-        let sorted = fields.iter().map(|field| {
-            let comparable = comparable(&new_empty_array(field.data_type()));
-            SortField::new(comparable.data_type().clone())
+        let sorted = config.key.iter().map(|(_, pg_type)| {
+            let compared = comparable(&new_empty_array(&pg_type.arrow()), pg_type)?;
+            Ok(SortField::new(compared.data_type().clone()))
         });
-        let converter = RowConverter::new(sorted.collect())?;
+        let converter = RowConverter::new(sorted.collect::<Result<_>>()?)?;
         let names = config.key.iter().map(|(column, _)| column.as_str()).collect::<Vec<_>>().join(", ");
         let subject = Subject {
             maker: "a simulated table",
@@ -182,7 +182,7 @@ impl SimulatedStore {
             }
             let chunk = self.make(&schema, request, &keys, &hashes, &chunk)?;
             room.take(chunk.key_of_row.len() as u64 * POSITION_BYTES)?;
-            chunk.rows.columns().iter().try_for_each(|column| room.take(array_bytes(column)))?;
+            chunk.rows.columns().iter().try_for_each(|column| room.take(column_bytes(column)))?;
             key_of_row.extend_from_slice(chunk.key_of_row.values());
             batches.push(chunk.rows);
         }
@@ -237,7 +237,8 @@ impl SimulatedStore {
         let mut matches: Option<BooleanArray> = None;
         for (&column, wanted) in compared {
             let wanted = take(wanted, &key_of_row, None)?;
-            let equal = eq(&comparable(&value_of(column)?), &comparable(&wanted))?;
+            let pg_type = PgType::of_field(self.schema.field(column))?;
+            let equal = eq(&comparable(&value_of(column)?, &pg_type)?, &comparable(&wanted, &pg_type)?)?;
             matches = Some(matches.map_or(Ok(equal.clone()), |matches| and(&matches, &equal))?);
         }
         if let Some(matches) = matches {
@@ -268,7 +269,9 @@ impl SimulatedStore {
 
     /// A number for each key, the same for keys that are equal.
     fn hashes(&self, keys: &[ArrayRef]) -> Result<Vec<u64>> {
-        let keys: Vec<_> = keys.iter().map(comparable).collect();
+        let fields = self.schema.fields().iter();
+        let compared = keys.iter().zip(fields).map(|(key, field)| comparable(key, &PgType::of_field(field)?));
+        let keys = compared.collect::<Result<Vec<_>>>()?;
         Ok(self.converter.convert_columns(&keys)?.iter().map(|key| self.chance.of_bytes(key.as_ref())).collect())
     }
 
@@ -300,7 +303,12 @@ impl Store for SimulatedStore {
             let message = format!("column \"{column}\" of the key of simulated table \"{name}\" is not compared");
             return Err(Error::unsupported(message).with_hint("Its rows are computed from the whole key."));
         }
-        key_columns.iter().filter_map(|&column| fields.get(column)).try_for_each(|field| check_key_field(field))
+        Ok(())
+    }
+
+    fn key_equality(&self, column: usize) -> KeyEquality {
+        let field = self.schema.fields().get(column);
+        field.map_or_else(|| KeyEquality::unknown_column(column), |field| key_equality(field))
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {
@@ -320,6 +328,15 @@ impl Store for SimulatedStore {
             return Err(error.to_store_error());
         }
         self.answer(request)
+    }
+
+    /// There is a row for whatever key somebody asks for.
+    fn can_scan(&self) -> bool {
+        false
+    }
+
+    async fn scan(&self, _: &ScanRequest) -> Result<RowBatches, StoreError> {
+        Err(Error::unsupported(format!("simulated table \"{}\" cannot be read without a key", self.name)).into())
     }
 }
 
@@ -368,7 +385,7 @@ fn check_names(config: &SimulatedConfig) -> Result<()> {
             return Err(Error::new(Code::DuplicateColumn, message)
                 .with_hint("In expressions, n is the row's number among those of its key."));
         }
-        check_key_field(&pg_type.field(name, false))?;
+        key_equality(&pg_type.field(name, false)).check_key(name)?;
     }
     Ok(())
 }

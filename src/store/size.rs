@@ -33,8 +33,8 @@ pub(super) fn rows_bytes(column: &ArrayRef, rows: &[u32]) -> u64 {
     }
 }
 
-/// What the values of `column` take.
-pub(super) fn array_bytes(column: &ArrayRef) -> u64 {
+/// What all values of `column` take.
+pub(super) fn column_bytes(column: &ArrayRef) -> u64 {
     range_bytes(column, 0, column.len())
 }
 

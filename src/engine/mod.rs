@@ -1,4 +1,10 @@
 //! From a query's syntax tree to rows: the stages between `sql` and the operators, on one screen.
+//!
+//! `invalidate.rs` and `warm.rs` are functions over lookup tables that queries may call, `arguments.rs` what they share.
+
+mod arguments;
+mod invalidate;
+mod warm;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -7,6 +13,7 @@ use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::async_udf::AsyncScalarUDF;
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF, Statement as PlannedStatement};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
@@ -14,6 +21,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::{self, Ident, Query, Value, ValueWithSpan, VisitMut, VisitorMut};
 use futures::TryStreamExt;
 
+use crate::catalog::running::QueryEntry;
 use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
@@ -22,7 +30,9 @@ use crate::plan::with_rules;
 use crate::sql::cast::PgCast;
 use crate::sql::relation::{HintedRelations, PostgresTypes};
 use crate::sql::system_time::SystemTime;
-use crate::sql::{rewrite, star, system_time};
+use crate::sql::{function, rewrite, star, system_time, view};
+use invalidate::Invalidate;
+use warm::Warm;
 
 /// Most parameters of a statement, as in the protocol.
 const MAX_PARAMETERS: usize = 65_535;
@@ -53,6 +63,8 @@ pub struct Rows {
     pub schema: SchemaRef,
     pub stream: SendableRecordBatchStream,
     pub endless: bool,
+    /// What `lookaside.queries` shows of it, as long as this lives; `None` for rows that no query makes.
+    pub query: Option<QueryEntry>,
 }
 
 impl Engine {
@@ -72,12 +84,16 @@ impl Engine {
             .with_catalog_list(Arc::clone(&catalog).as_catalog_list())
             .with_type_planner(Arc::new(PostgresTypes))
             .with_relation_planners(vec![Arc::new(HintedRelations)]);
-        let mut state = with_rules(state).build();
-        for function in [ScalarUDF::from(PgCast::new()), ScalarUDF::from(SystemTime::new())] {
-            // A fresh registry has no function of this name that the registration could clash with.
-            let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));
-        }
-        Arc::new(Engine { catalog, state })
+        let state = with_rules(state).build();
+        Arc::new_cyclic(|engine| {
+            let functions = [
+                ScalarUDF::from(PgCast::new()),
+                ScalarUDF::from(SystemTime::new()),
+                ScalarUDF::from(Invalidate::new(Arc::clone(&catalog))),
+                AsyncScalarUDF::new(Arc::new(Warm::new(engine.clone()))).into_scalar_udf(),
+            ];
+            Engine { catalog, state: with_functions(state, functions) }
+        })
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {
@@ -91,10 +107,11 @@ impl Engine {
     /// for its columns is not available.
     pub async fn plan(&self, query: &Query, declared: &[Option<PgType>]) -> Result<Planned> {
         let mut query = query.clone();
-        rewrite::inline_views(&mut query, &|name| self.catalog.view(name))?;
+        view::inline_views(&mut query, &|name| self.catalog.view(name))?;
         let notices = system_time::take_system_times(&mut query)?;
         star::refuse_natural_lookup_joins(&query)?;
         self.expand_stars(&mut query).await?;
+        function::fold_system_functions(&mut query);
         let told_by_casts = rewrite::rewrite_casts(&mut query)?;
         rewrite::name_columns(&mut query);
 
@@ -122,14 +139,17 @@ impl Engine {
         Ok(Planned { plan, parameters, schema, endless, notices })
     }
 
-    /// Begins to run a planned query: from here on, `latest` is fixed and rows may come.
+    /// Begins to run a planned query: from here on, `latest` is fixed and rows may come. `query` is its entry among
+    /// those that run.
     ///
     /// # Errors
     /// What planning with the values finds, or a store that is not available.
-    pub async fn run(&self, planned: &Planned, values: Vec<ScalarValue>) -> Result<Rows> {
+    pub async fn run(&self, planned: &Planned, values: Vec<ScalarValue>, query: QueryEntry) -> Result<Rows> {
         let physical = self.physical_plan(planned, values).await?;
+        query.runs(&physical);
         let stream = execute_stream(physical, self.state.task_ctx())?;
-        Ok(Rows { schema: Arc::clone(&planned.schema), stream, endless: planned.endless })
+        let schema = Arc::clone(&planned.schema);
+        Ok(Rows { schema, stream, endless: planned.endless, query: Some(query) })
     }
 
     /// The operators that would run.
@@ -207,6 +227,14 @@ impl Engine {
             plan => plan,
         })
     }
+}
+
+fn with_functions(mut state: SessionState, functions: impl IntoIterator<Item = ScalarUDF>) -> SessionState {
+    for function in functions {
+        // A fresh registry has no function of this name that the registration could clash with.
+        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function));
+    }
+    state
 }
 
 fn shown_schema(schema: &Schema) -> Schema {
