@@ -18,6 +18,7 @@ use crate::catalog::problem::Problem;
 use crate::catalog::provider::Stream;
 use crate::error::{Error, Result};
 use crate::format::{self, FileData, FileFormat};
+use crate::lookup::policy::CachePolicy;
 use crate::lookup::{LastError, LookupTable};
 use crate::source::Source;
 use crate::source::file::FileSource;
@@ -72,11 +73,15 @@ impl Lookup {
         }
     }
 
-    /// For `check`: the columns that lead some index of the store; `None` where the store needs no index.
+    /// For `check`: the columns that lead some index of the store; `None` where the store needs no index, or is not
+    /// asked by key because its table is held whole.
     ///
     /// # Errors
     /// As [`Lookup::table`].
     pub async fn indexed_columns(&self) -> Result<Option<Vec<String>>> {
+        if matches!(self.definition.policy.cache, CachePolicy::Full(_)) {
+            return Ok(None);
+        }
         let (LookupKind::Postgres { table, columns, types, .. }, Some(connection)) =
             (&self.definition.kind, &self.connection)
         else {
@@ -169,8 +174,8 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
                 }
             },
         };
-        let (table, last_error) = (OnceCell::new_with(table), LastError::default());
-        let lookup = Lookup { definition: lookup, connection, table, last_error };
+        let table = OnceCell::new_with(table);
+        let lookup = Lookup { definition: lookup, connection, table, last_error: LastError::default() };
         relations.insert(name, Relation::Lookup(Arc::new(lookup)));
     }
     if problems.is_empty() { Ok(relations) } else { Err(problems) }

@@ -5,7 +5,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{IntervalMonthDayNano, Schema};
 
-use super::super::contract;
+use super::super::{LookupShape, contract};
 use super::*;
 use crate::error::Code;
 use crate::pg_type::PgType;

@@ -1,11 +1,13 @@
 //! Where a lookup table's rows live: one file a store, all behind [`Store`].
 //!
 //! A store knows nothing of streams, caches, batching or time-outs: it is asked for distinct keys and
-//! answers with rows. `breaker.rs` and `limit.rs` are stores around a store. What is true for every store is tested by the suite in `contract.rs`.
+//! answers with rows. `breaker.rs`, `limit.rs` and
+//! `full.rs` are stores around a store. What is true for every store is tested by the suite in `contract.rs`.
 
 pub mod breaker;
 pub mod contract;
 pub mod file;
+pub mod full;
 pub mod limit;
 mod memory_index;
 mod memory_table;
@@ -49,7 +51,7 @@ pub trait Store: Debug + Display + Send + Sync {
     /// How the store compares this column, a position in [`Store::schema`], with keys.
     fn key_equality(&self, column: usize) -> KeyEquality;
 
-    /// Whether the store can be asked by these columns (positions in [`Store::schema`]); most can by any.
+    /// Whether the store can be asked by these columns together (positions in [`Store::schema`]); most can by any.
     ///
     /// # Errors
     /// 0A000 if it cannot, saying by which it can.
@@ -103,7 +105,7 @@ impl KeyEquality {
     ///
     /// # Errors
     /// 0A000 with the reason.
-    pub fn check_key(&self, column: &str) -> Result<(), Error> {
+    pub fn check_key(&self, column: &str) -> Result<()> {
         match self {
             KeyEquality::ByValue | KeyEquality::OfStore { .. } => Ok(()),
             KeyEquality::None { reason } => {

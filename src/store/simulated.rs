@@ -113,12 +113,11 @@ impl SimulatedStore {
         let in_table = |error: Error| error.with_context(format!("lookup table \"{name}\""));
         check_names(&config).map_err(in_table)?;
         let mut fields: Vec<_> = config.key.iter().map(|(column, pg_type)| pg_type.field(column, false)).collect();
-        let mut sorted = Vec::with_capacity(fields.len());
-        for field in &fields {
-            let comparable = comparable(&new_empty_array(field.data_type()), &PgType::of_field(field)?)?;
-            sorted.push(SortField::new(comparable.data_type().clone()));
-        }
-        let converter = RowConverter::new(sorted)?;
+        let sorted = config.key.iter().map(|(_, pg_type)| {
+            let compared = comparable(&new_empty_array(&pg_type.arrow()), pg_type)?;
+            Ok(SortField::new(compared.data_type().clone()))
+        });
+        let converter = RowConverter::new(sorted.collect::<Result<_>>()?)?;
         let names = config.key.iter().map(|(column, _)| column.as_str()).collect::<Vec<_>>().join(", ");
         let subject = Subject {
             maker: "a simulated table",
@@ -270,9 +269,9 @@ impl SimulatedStore {
 
     /// A number for each key, the same for keys that are equal.
     fn hashes(&self, keys: &[ArrayRef]) -> Result<Vec<u64>> {
-        let types = self.schema.fields().iter().map(|field| PgType::of_field(field));
-        let keys =
-            keys.iter().zip(types).map(|(key, pg_type)| comparable(key, &pg_type?)).collect::<Result<Vec<_>>>()?;
+        let fields = self.schema.fields().iter();
+        let compared = keys.iter().zip(fields).map(|(key, field)| comparable(key, &PgType::of_field(field)?));
+        let keys = compared.collect::<Result<Vec<_>>>()?;
         Ok(self.converter.convert_columns(&keys)?.iter().map(|key| self.chance.of_bytes(key.as_ref())).collect())
     }
 
@@ -312,15 +311,6 @@ impl Store for SimulatedStore {
         field.map_or_else(|| KeyEquality::unknown_column(column), |field| key_equality(field))
     }
 
-    /// There are as many rows as there are keys that somebody thinks of.
-    fn can_scan(&self) -> bool {
-        false
-    }
-
-    async fn scan(&self, _request: &ScanRequest) -> Result<RowBatches, StoreError> {
-        Err(Error::unsupported(format!("simulated table \"{}\" has no end", self.name)).into())
-    }
-
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {
         let _running = Running::new(&self.running);
         let number = self.requests.fetch_add(1, SeqCst);
@@ -338,6 +328,15 @@ impl Store for SimulatedStore {
             return Err(error.to_store_error());
         }
         self.answer(request)
+    }
+
+    /// There is a row for whatever key somebody asks for.
+    fn can_scan(&self) -> bool {
+        false
+    }
+
+    async fn scan(&self, _: &ScanRequest) -> Result<RowBatches, StoreError> {
+        Err(Error::unsupported(format!("simulated table \"{}\" cannot be read without a key", self.name)).into())
     }
 }
 
