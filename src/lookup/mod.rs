@@ -16,6 +16,7 @@ mod key_lines;
 mod keys;
 mod lane;
 mod mailbox;
+mod metric;
 pub mod policy;
 mod queue;
 mod request;

@@ -33,6 +33,8 @@ pub(super) struct Slice {
     /// `None` once nothing is asked any more.
     pub ask: Option<Ask>,
     pub deadline: Option<Instant>,
+    /// When its rows took their places.
+    pub admitted: Instant,
     /// Keys without an answer.
     pending: usize,
     /// Rows that have not left.
@@ -79,6 +81,7 @@ impl Slice {
             left,
             ask,
             deadline,
+            admitted: Instant::now(),
             pending,
             rows,
             has_news: false,

@@ -15,3 +15,4 @@ mod soak;
 mod store_postgres;
 mod store_postgres_failure;
 mod support;
+mod system;
