@@ -16,3 +16,4 @@ mod store_postgres;
 mod store_postgres_failure;
 mod support;
 mod system;
+mod system_http;
