@@ -3,7 +3,8 @@
 //! `file` turns catalog files into a [`definition::CatalogDefinition`] or into a list of everything that is wrong with
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
 //! kind means. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
-//! `provider` shows them to DataFusion; `system` shows what they do, and what runs (`running`).
+//! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
+//! lookup join; `system` shows what all of them do, and what runs (`running`).
 
 mod columns;
 mod connection_section;
@@ -13,6 +14,8 @@ pub mod file;
 mod keys;
 mod lookup_section;
 mod open;
+mod plain_scan;
+mod point_keys;
 mod policy_section;
 pub mod problem;
 mod provider;

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 
+use super::plain_scan::PlainScan;
 use crate::lookup::LookupTable;
 use crate::lookup::policy::LookupOverrides;
 use crate::source::exec::SourceExec;
@@ -140,19 +142,28 @@ impl TableProvider for LookupProvider {
         TableType::Base
     }
 
-    /// A lookup scan is a child of the lookup join's node in the logical plan and has no life of its own.
+    /// Outside of a lookup join the scan applies conditions itself; in one, they are the join's.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| match self.in_lookup_join || filter.is_volatile() {
+            true => TableProviderFilterPushDown::Unsupported,
+            false => TableProviderFilterPushDown::Exact,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    /// In a lookup join it is a child of the join's node in the logical plan and has no life of its own.
     async fn scan(
         &self,
-        _session: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
+        filters: &[Expr],
+        limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let schema = self.schema();
-        let schema = match projection {
-            Some(projection) => Arc::new(schema.project(projection)?),
-            None => schema,
-        };
-        Ok(Arc::new(datafusion::physical_plan::empty::EmptyExec::new(schema)))
+        let projection = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        if self.in_lookup_join {
+            return Ok(Arc::new(EmptyExec::new(Arc::new(schema.project(&projection)?))));
+        }
+        Ok(PlainScan { table: &self.table, projection, filters, limit }.plan(session)?)
     }
 }

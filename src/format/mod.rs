@@ -12,7 +12,7 @@ mod datetime;
 mod fields;
 mod file;
 pub mod json;
-mod literal;
+pub(crate) mod literal;
 mod number;
 mod parquet_file;
 mod record;

@@ -24,26 +24,28 @@ pub(super) struct Board {
     pub busy: usize,
     pub epoch: Epoch,
     next_id: u64,
-    asks: HashMap<u64, AskState, RandomState>,
-    flights: Slab<Flight>,
+    pub asks: HashMap<u64, AskState, RandomState>,
+    pub flights: Slab<Flight>,
     /// By variant.
-    lanes: HashMap<u64, Lane, RandomState>,
+    pub lanes: HashMap<u64, Lane, RandomState>,
     /// Lanes with waiting keys, in the order in which they get the next slot.
     turns: VecDeque<u64>,
     /// Flights that rest, by when they have rested.
     resting: BTreeSet<(Instant, usize)>,
     /// When the timekeeper wakes; `None`: there is none.
     pub alarm: Option<Instant>,
-    requests: HashMap<u64, RequestState, RandomState>,
+    pub requests: HashMap<u64, RequestState, RandomState>,
 }
 
-struct AskState {
+pub(super) struct AskState {
     mailbox: Arc<Mailbox>,
     slice: u64,
     deadline: Option<Instant>,
     keys: Vec<AskedKey>,
     /// How many of `keys` are not delivered yet.
-    open: usize,
+    pub open: usize,
+    /// Nobody waits, see `refresh`.
+    pub is_detached: bool,
     /// Keys of the delivery that is being put together.
     outbox: Vec<DeliveredKey>,
 }
@@ -55,11 +57,11 @@ struct AskedKey {
     position: u32,
 }
 
-struct RequestState {
+pub(super) struct RequestState {
     flights: Vec<usize>,
     /// How many of `flights` somebody waits for.
     wanted: usize,
-    generation: u64,
+    pub generation: u64,
     answered_at: Option<Instant>,
     abandoned: Arc<Notify>,
 }
@@ -130,6 +132,7 @@ impl Board {
             slice: question.slice,
             deadline: question.deadline,
             open: keys.len(),
+            is_detached: false,
             keys,
             outbox: Vec::new(),
         };
@@ -364,7 +367,8 @@ impl Board {
                 lane.waiting.pop_front();
                 lane.unwanted -= usize::from(flight.waiters.is_empty());
                 lane.unlist(id, flight.hash);
-                self.flights.remove(id);
+                let flight = self.flights.remove(id);
+                self.release_detached(&flight.waiters);
                 continue;
             }
             most = most.min(flight.batch_size.get());
@@ -509,7 +513,8 @@ impl Board {
     fn abandon(&mut self, request: u64) {
         let Some(state) = self.requests.remove(&request) else { return };
         for flight in state.flights {
-            self.remove_flight(flight);
+            let waiters = self.remove_flight(flight).map_or_else(Vec::new, |flight| flight.waiters);
+            self.release_detached(&waiters);
         }
         state.abandoned.notify_one();
     }

@@ -267,7 +267,7 @@ impl Flights {
         self.lock().entries()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Board> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

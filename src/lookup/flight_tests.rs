@@ -33,7 +33,8 @@ impl Asker {
     ) -> (Option<Ask>, Vec<Request>) {
         let column = Arc::new(Int64Array::from(keys.to_vec()));
         let batch = RecordBatch::try_new(input_schema(), vec![Arc::clone(&column) as _, column]).unwrap();
-        let keys = KeyFinder::new(&left_join(LookupPolicy::default()), Arc::clone(&self.variant)).find(&batch).unwrap();
+        let mut finder = KeyFinder::new(&left_join(LookupPolicy::default()), Arc::clone(&self.variant));
+        let keys = finder.find(&finder.evaluate(&batch).unwrap()).unwrap();
         let question = Question {
             variant: &self.variant,
             mailbox: &self.mailbox,

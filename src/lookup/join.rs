@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
 };
 use datafusion::arrow::compute::{interleave, take};
-use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
@@ -47,6 +47,14 @@ pub(super) enum KeyMatch {
 
 impl KeyMatch {
     pub const NONE: KeyMatch = KeyMatch::Found { source: 0, start: 0, rows: 0 };
+
+    /// The same, `sources` sources further on.
+    pub fn moved_by(self, sources: u32) -> KeyMatch {
+        match self {
+            KeyMatch::Found { source, start, rows } => KeyMatch::Found { source: source + sources, start, rows },
+            KeyMatch::Pending | KeyMatch::Failed(_) | KeyMatch::Skipped => self,
+        }
+    }
 
     /// Whether rows of this key may leave the stage, joined or not.
     pub fn is_final(self) -> bool {
@@ -117,7 +125,7 @@ struct Residual {
     schema: SchemaRef,
 }
 
-const PAD: (u32, u32) = (u32::MAX, 0);
+pub(super) const PAD: (u32, u32) = (u32::MAX, 0);
 
 /// Which row of the stream stands beside which row of the table (source and row there), or beside [`PAD`].
 #[derive(Default)]
@@ -237,23 +245,62 @@ impl Joiner {
         Ok(kept)
     }
 
+    /// Whether each match leaves, without a condition.
+    pub fn is_plain(&self) -> bool {
+        self.residual.is_none()
+    }
+
+    /// Joins each row with the one row of `source` that it has there.
+    pub fn join_found(&self, batch: &RecordBatch, source: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch> {
+        let rows = UInt32Array::from(rows);
+        let columns = self.projection.iter().map(|column| match column.checked_sub(self.input_columns) {
+            None => Ok(Arc::clone(batch.column(*column))),
+            Some(column) => Ok(take(source.column(column), &rows, None)?),
+        });
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+
+    /// Joins rows with at most one match each: where it is, or [`PAD`]. `None` if no row leaves.
+    pub fn join_each(
+        &self,
+        batch: &RecordBatch,
+        sources: &[RecordBatch],
+        right: Vec<(u32, u32)>,
+    ) -> Result<Option<RecordBatch>> {
+        let rows = 0..right.len() as u32;
+        let pairs = match self.kind {
+            JoinKind::Left => Pairs { left: rows.collect(), right },
+            JoinKind::Inner => {
+                let found = rows.zip(right).filter(|(_, right)| *right != PAD);
+                let (left, right) = found.unzip();
+                Pairs { left, right }
+            }
+        };
+        if pairs.left.is_empty() {
+            return Ok(None);
+        }
+        self.gather_columns(&self.projection, &self.schema, (batch, sources), &pairs).map(Some)
+    }
+
     fn gather(&self, left: &LeftRows, pairs: &Pairs) -> Result<RecordBatch> {
-        self.gather_columns(&self.projection, &self.schema, left, pairs)
+        self.gather_columns(&self.projection, &self.schema, (&left.batch, &left.sources), pairs)
     }
 
     fn gather_columns(
         &self,
         columns: &[usize],
         schema: &SchemaRef,
-        left: &LeftRows,
+        (batch, sources): (&RecordBatch, &[RecordBatch]),
         pairs: &Pairs,
     ) -> Result<RecordBatch> {
         let from_left = LeftGather::new(&pairs.left);
-        let from_right = RightGather::new(&left.sources, &pairs.right);
+        let from_right = RightGather::new(sources, &pairs.right);
         let mut arrays = Vec::with_capacity(columns.len());
         for column in columns {
             arrays.push(match column.checked_sub(self.input_columns) {
-                None => from_left.column(left.batch.column(*column))?,
+                None => from_left.column(batch.column(*column))?,
                 Some(column) => from_right.column(column, self.table.field(column))?,
             });
         }
@@ -284,7 +331,7 @@ impl Residual {
     }
 
     fn evaluate(&self, joiner: &Joiner, left: &LeftRows, pairs: &Pairs) -> Result<BooleanArray> {
-        let batch = joiner.gather_columns(&self.columns, &self.schema, left, pairs)?;
+        let batch = joiner.gather_columns(&self.columns, &self.schema, (&left.batch, &left.sources), pairs)?;
         let matched: BooleanArray = pairs.right.iter().map(|right| Some(*right != PAD)).collect();
         let value = self.condition.evaluate_selection(&batch, &matched)?.into_array(batch.num_rows())?;
         as_true(&value)
@@ -296,6 +343,19 @@ pub(super) fn take_rows(batch: &RecordBatch, rows: &UInt32Array) -> Result<Recor
     let columns = batch.columns().iter().map(|column| take(column, rows, None)).collect::<Result<_, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
+}
+
+/// `take` leaves views pointing into the buffers they came from.
+pub(super) fn compacted(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        _ => Arc::clone(column),
+    });
+    Ok(match batch.num_columns() {
+        0 => batch.clone(),
+        _ => RecordBatch::try_new(batch.schema(), columns.collect())?,
+    })
 }
 
 /// Takes columns of the stream's batch; where its rows follow one another, without copying.

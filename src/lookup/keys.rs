@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use datafusion::arrow::buffer::NullBuffer;
+use datafusion::arrow::compute::take;
 use datafusion::arrow::row::{Row, Rows};
 use datafusion::physical_expr::PhysicalExpr;
 use hashbrown::HashTable;
@@ -35,8 +36,33 @@ impl BatchKeys {
         self.hashes.len()
     }
 
+    /// A row that has the key.
+    pub fn first_row(&self, position: u32) -> usize {
+        self.first_row[position as usize] as usize
+    }
+
     pub fn key(&self, position: u32) -> Row<'_> {
         self.encoded.row(self.first_row[position as usize] as usize)
+    }
+}
+
+/// The keys of some rows, column by column.
+pub(super) struct KeyColumns {
+    pub columns: Vec<ArrayRef>,
+    /// Which rows have a key to look up; `None`: all.
+    pub valid: Option<NullBuffer>,
+}
+
+impl KeyColumns {
+    /// Those of some of the rows, all of which have a key.
+    pub fn take(&self, rows: &UInt32Array) -> Result<KeyColumns> {
+        let columns = self.columns.iter().map(|column| Ok(take(column, rows, None)?));
+        Ok(KeyColumns { columns: columns.collect::<Result<_>>()?, valid: None })
+    }
+
+    /// How many of `rows` rows have a key.
+    pub fn count(&self, rows: usize) -> usize {
+        rows - self.valid.as_ref().map_or(0, NullBuffer::null_count)
     }
 }
 
@@ -56,14 +82,20 @@ impl KeyFinder {
 
     /// # Errors
     /// What evaluating a key or the gate fails with.
-    pub fn find(&mut self, batch: &RecordBatch) -> Result<BatchKeys> {
+    pub fn evaluate(&self, batch: &RecordBatch) -> Result<KeyColumns> {
         let open = self.gate.as_ref().map(|gate| evaluate_gate(gate, batch)).transpose()?;
         let keys = self.evaluate_keys(batch, open.as_ref())?;
         let closed = open.map(|open| NullBuffer::new(open.values().clone()));
         let valid =
             keys.iter().fold(closed, |valid, key| NullBuffer::union(valid.as_ref(), key.logical_nulls().as_ref()));
-        let encoded = self.variant.encode_keys(&keys)?;
-        Ok(self.distinct(encoded, valid.as_ref()))
+        let valid = valid.filter(|valid| valid.null_count() > 0);
+        Ok(KeyColumns { columns: keys, valid })
+    }
+
+    /// The distinct ones of these keys.
+    pub fn find(&mut self, keys: &KeyColumns) -> Result<BatchKeys> {
+        let encoded = self.variant.encode_keys(&keys.columns)?;
+        Ok(self.distinct(encoded, keys.valid.as_ref()))
     }
 
     /// A row that the gate keeps out gets NULL, so that its key is not evaluated: that might fail.

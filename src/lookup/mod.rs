@@ -5,21 +5,32 @@
 //! others asked for, one request per key for all queries: `board` and `lane` keep its books, `request` is the task that
 //! carries keys to the store, `mailbox` brings the answers back. `queue` holds the rows that wait and decides which may
 //! leave; `join` makes the batches that do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no
-//! values. A [`table::LookupTable`] owns what all queries over one table share: cache, flights, slots, counters.
+//! values. `key_type` says what may be a key, and [`scan`] reads a table without one. A [`table::LookupTable`] owns what all queries over one table share: cache, flights, slots, counters.
 
+mod admit;
+mod answer;
 mod board;
 mod cache;
 pub mod exec;
 mod flight;
+mod invalidate;
 mod join;
+pub mod key_type;
 mod key_lines;
 mod keys;
+mod known;
+mod l1;
+mod l1_index;
 mod lane;
 mod mailbox;
 mod metric;
 pub mod policy;
+#[cfg(test)]
+mod property_tests;
 mod queue;
+mod refresh;
 mod request;
+pub mod scan;
 #[cfg(test)]
 mod scripted;
 mod size;

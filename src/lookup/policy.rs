@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
 use crate::quantity::show_duration;
+pub use crate::store::breaker::BreakerPolicy;
 
 /// A lookup table's options, whole and checked. Catalog keys, SQL options and fields share their names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -148,21 +149,6 @@ impl RetryPolicy {
         // Fibonacci hashing spreads neighbouring numbers (Knuth, The Art of Computer Programming 6.4).
         let share = (random.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as f64 / f64::from(u32::MAX);
         rest.mul_f64(0.5 + share / 2.0)
-    }
-}
-
-/// When a store that keeps failing is left alone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BreakerPolicy {
-    /// Failed attempts in a row that open the breaker.
-    pub failures: NonZeroU32,
-    /// How long it stays open before one attempt may probe.
-    pub open_for: Duration,
-}
-
-impl Default for BreakerPolicy {
-    fn default() -> Self {
-        BreakerPolicy { failures: NonZeroU32::MIN.saturating_add(4), open_for: Duration::from_secs(10) }
     }
 }
 

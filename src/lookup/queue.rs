@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::array::{RecordBatch, UInt32Array};
 use tokio::time::Instant;
 
 use super::flight::Ask;
-use super::join::{KeyMatch, LeftRows, RowSet, take_rows};
+use super::join::{KeyMatch, LeftRows, RowSet, compacted, take_rows};
 use super::key_lines::{KeyLines, SliceKey};
 use super::keys::{BatchKeys, NO_KEY};
 use super::policy::Ordering;
@@ -35,6 +34,8 @@ pub(super) struct Slice {
     pub deadline: Option<Instant>,
     /// When its rows took their places.
     pub admitted: Instant,
+    /// The slice's keys, where an expired answer may have to be looked for.
+    pub keys: Option<Arc<BatchKeys>>,
     /// Keys without an answer.
     pending: usize,
     /// Rows that have not left.
@@ -82,6 +83,7 @@ impl Slice {
             ask,
             deadline,
             admitted: Instant::now(),
+            keys: None,
             pending,
             rows,
             has_news: false,
@@ -333,19 +335,6 @@ impl Slice {
         self.rows = RowSet::Range(0..rows.len() as u32);
         Ok(())
     }
-}
-
-/// `take` leaves views pointing into the buffers they came from.
-fn compacted(batch: &RecordBatch) -> Result<RecordBatch> {
-    let columns = batch.columns().iter().map(|column| match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-        _ => Arc::clone(column),
-    });
-    Ok(match batch.num_columns() {
-        0 => batch.clone(),
-        _ => RecordBatch::try_new(batch.schema(), columns.collect())?,
-    })
 }
 
 #[cfg(test)]

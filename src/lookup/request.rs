@@ -242,14 +242,18 @@ fn fill_cache(
         return Ok(());
     }
     let encoded = request.variant.encode_rows(&answer.rows)?;
-    for (key, (start, rows)) in request.keys.iter().zip(&answer.rows_of_key).filter(|(key, _)| key.fills_cache) {
+    let filling = cache.fill();
+    let cacheable = table.flights.cacheable(request);
+    for ((key, (start, rows)), _) in
+        request.keys.iter().zip(&answer.rows_of_key).zip(cacheable).filter(|(_, cacheable)| *cacheable)
+    {
         if *rows == 0 && asks_again(key) {
             continue;
         }
         let probe = Probe { variant: &request.variant, hash: key.hash, key: key.row().data() };
-        cache.put(probe, encoded.as_ref(), *start, *rows, request.generation);
+        filling.put(probe, encoded.as_ref(), *start, *rows, request.generation);
     }
-    cache.settle();
+    filling.settle();
     Ok(())
 }
 

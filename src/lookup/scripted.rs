@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, RetryPolicy};
 use super::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use crate::error::Error;
-use crate::store::{Answer, LookupRequest, LookupShape, Store, StoreError};
+use crate::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
 
 /// What a request of these keys is to meet.
 #[derive(Clone, Debug)]
@@ -124,6 +124,18 @@ impl Store for ScriptedStore {
         false
     }
 
+    fn key_equality(&self, _column: usize) -> KeyEquality {
+        KeyEquality::ByValue
+    }
+
+    fn can_scan(&self) -> bool {
+        false
+    }
+
+    async fn scan(&self, _request: &ScanRequest) -> Result<RowBatches, StoreError> {
+        Err(Error::internal("a scripted store has no end").into())
+    }
+
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {
         let keys: Vec<i64> = request.keys[0].as_primitive::<Int64Type>().values().to_vec();
         assert!(request.keys.iter().all(|column| column.null_count() == 0), "a NULL was asked for");
@@ -164,6 +176,8 @@ impl fmt::Display for ScriptedStore {
 pub struct Feed {
     sender: Option<mpsc::UnboundedSender<Result<RecordBatch, Error>>>,
     rows: i64,
+    /// Rows up to the end of each batch.
+    ends: Vec<usize>,
     read: Arc<AtomicUsize>,
 }
 
@@ -197,7 +211,7 @@ impl Feed {
         let receiver = Mutex::new(VecDeque::from([receiver]));
         let stream = FeedStream { receiver, schema: input_schema(), read: Arc::clone(&read) };
         let plan = StreamingTableExec::try_new(input_schema(), vec![Arc::new(stream)], None, [], true, None).unwrap();
-        (Feed { sender: Some(sender), rows: 0, read }, Arc::new(plan))
+        (Feed { sender: Some(sender), rows: 0, ends: Vec::new(), read }, Arc::new(plan))
     }
 
     /// One batch with these keys.
@@ -205,6 +219,7 @@ impl Feed {
         let keys: Vec<Option<i64>> = keys.into_iter().map(Into::into).collect();
         let numbers: Int64Array = (self.rows..self.rows + keys.len() as i64).map(Some).collect();
         self.rows += keys.len() as i64;
+        self.ends.push(self.rows as usize);
         let batch = RecordBatch::try_new(input_schema(), vec![Arc::new(numbers), Arc::new(Int64Array::from(keys))]);
         self.sender.as_ref().unwrap().send(Ok(batch.unwrap())).unwrap();
         self
@@ -216,6 +231,11 @@ impl Feed {
 
     pub fn end(&mut self) {
         self.sender = None;
+    }
+
+    /// How many rows the first `batches` batches have.
+    pub fn rows_in(&self, batches: usize) -> usize {
+        batches.checked_sub(1).map_or(0, |last| self.ends[last])
     }
 
     /// Batches that the stage has read.
@@ -307,6 +327,6 @@ pub async fn ready(stream: &mut SendableRecordBatchStream) -> Vec<String> {
     rows
 }
 
-pub fn milliseconds(count: u64) -> Duration {
+pub const fn milliseconds(count: u64) -> Duration {
     Duration::from_millis(count)
 }

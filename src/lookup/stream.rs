@@ -18,14 +18,14 @@ use futures::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 
 use super::LookupJoin;
-use super::cache::Known;
-use super::flight::Question;
-use super::join::{Cursor, Joiner, KeyMatch, LeftRows};
-use super::keys::{KeyFinder, NO_KEY};
+use super::join::{Cursor, Joiner, KeyMatch};
+use super::keys::KeyFinder;
+use super::known::Known;
+use super::l1::L1;
 use super::mailbox::{Delivery, Mailbox, Outcome};
 use super::metric::{self, KeysPerRequest, WaitTimes};
 use super::policy::{CachePolicy, LookupPolicy, OnFailure};
-use super::queue::{Departure, Next, Queue, Slice, Weight};
+use super::queue::{Departure, Next, Queue, Slice};
 use super::size::{AnswerSize, share};
 use super::skip::SkipLog;
 use super::table::LookupTable;
@@ -39,22 +39,26 @@ pub const ROWS_WAITING: &str = "rows_waiting";
 /// Joined rows, as they become ready. Dropped, it lets go of all that it waits for.
 pub(super) struct LookupStream {
     input: Input,
-    table: Arc<LookupTable>,
-    variant: Arc<Variant>,
-    policy: LookupPolicy,
-    finder: KeyFinder,
-    joiner: Joiner,
-    queue: Queue,
-    mailbox: Arc<Mailbox>,
+    pub(super) table: Arc<LookupTable>,
+    pub(super) variant: Arc<Variant>,
+    pub(super) policy: LookupPolicy,
+    pub(super) finder: KeyFinder,
+    pub(super) joiner: Joiner,
+    pub(super) queue: Queue,
+    pub(super) mailbox: Arc<Mailbox>,
     /// Rows that were read and have found no place yet.
     rest: Option<RecordBatch>,
     departure: Option<(Departure, Cursor)>,
+    /// Rows that need no place: they leave before anything else does.
+    pub(super) ready: Option<RecordBatch>,
+    /// `None` without a partial cache.
+    pub(super) l1: Option<L1>,
     timer: Option<Pin<Box<Sleep>>>,
     /// Of the batch that was read last.
-    row_bytes: u64,
-    answers: AnswerSize,
+    pub(super) row_bytes: u64,
+    pub(super) answers: AnswerSize,
     skipped: SkipLog,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 enum Input {
@@ -66,11 +70,11 @@ enum Input {
     Over,
 }
 
-struct Metrics {
+pub(super) struct Metrics {
     baseline: BaselineMetrics,
-    rows: Count,
-    hits: Count,
-    misses: Count,
+    pub rows: Count,
+    pub hits: Count,
+    pub misses: Count,
     requests: Count,
     timeouts: Count,
     skipped: Count,
@@ -89,6 +93,10 @@ impl LookupStream {
         join: &LookupJoin,
         metrics: (&ExecutionPlanMetricsSet, usize),
     ) -> Result<Self> {
+        let l1 = match &join.policy.cache {
+            CachePolicy::Partial(bounds) => Some(L1::new(Arc::clone(&variant), bounds)),
+            CachePolicy::None | CachePolicy::Full(_) => None,
+        };
         Ok(LookupStream {
             skipped: SkipLog::new(table.name()),
             joiner: Joiner::try_new(join, &input.schema(), variant.schema())?,
@@ -101,6 +109,8 @@ impl LookupStream {
             mailbox: Arc::default(),
             rest: None,
             departure: None,
+            ready: None,
+            l1,
             timer: None,
             row_bytes: 0,
             answers: AnswerSize::new(&join.policy),
@@ -178,7 +188,9 @@ impl LookupStream {
     }
 
     fn fail(&mut self, slice: u64, keys: &[u32], error: Error) {
+        let keys = &self.serve_stale(slice, keys);
         match self.policy.on_failure {
+            OnFailure::Fail if keys.is_empty() => {}
             OnFailure::Fail => self.queue.fail(slice, keys, error),
             OnFailure::NoMatch => keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::NONE)),
             OnFailure::Skip => {
@@ -189,6 +201,30 @@ impl LookupStream {
                 keys.iter().for_each(|key| self.queue.settle(slice, *key, KeyMatch::Skipped));
             }
         }
+    }
+
+    /// Lets expired answers serve, where they may, and returns the keys for which there is none.
+    fn serve_stale(&mut self, id: u64, keys: &[u32]) -> Vec<u32> {
+        let cache = self.table.cache.as_ref().filter(|cache| cache.serves_stale());
+        let Some(slice) = self.queue.get(id) else { return keys.to_vec() };
+        let (Some(cache), Some(batch_keys)) = (cache, &slice.keys) else { return keys.to_vec() };
+        let seen = (self.table.flights.epoch().generation, Instant::now());
+        let mut known = Known::new(&self.table, Some(cache), &self.variant, batch_keys, seen);
+        let (mut served, failed): (Vec<u32>, Vec<u32>) =
+            keys.iter().partition(|key| slice.is_pending(**key) && known.probe_stale(**key));
+        // Rows that cannot be read fail as their lookup did.
+        let Ok((matches, sources)) = known.into_matches() else { return keys.to_vec() };
+        served.sort_unstable();
+        self.table.count.stale.fetch_add(slice.rows_of(&served) as u64, Relaxed);
+        let first = slice.left.sources.len() as u32;
+        for rows in sources {
+            let bytes = rows.get_array_memory_size() as u64;
+            self.queue.add_source(id, rows, bytes);
+        }
+        for key in served {
+            self.queue.settle(id, key, matches[key as usize].moved_by(first));
+        }
+        failed
     }
 
     /// Times out the slices whose deadline has passed, and sets the timer for the next one.
@@ -228,6 +264,9 @@ impl LookupStream {
 
     /// The next batch of rows that may leave.
     fn emit(&mut self) -> Result<Option<RecordBatch>> {
+        if let Some(batch) = self.ready.take() {
+            return Ok(Some(batch));
+        }
         loop {
             if self.departure.is_none() {
                 match self.queue.next() {
@@ -275,44 +314,6 @@ impl LookupStream {
         places.min(by_bytes.max(usize::from(self.queue.is_empty())))
     }
 
-    fn admit_slice(&mut self, batch: RecordBatch) -> Result<()> {
-        let now = Instant::now();
-        let deadline = self.policy.timeout.and_then(|timeout| now.checked_add(timeout));
-        let mut keys = self.finder.find(&batch)?;
-        let seen = self.table.flights.epoch();
-        let uses_cache = self.policy.cache != CachePolicy::None;
-        let cache = self.table.cache.as_ref().filter(|_| uses_cache);
-        let mut known = Known::new(cache, &self.variant, &keys, (seen.generation, now));
-        let missing = (0..keys.len() as u32).filter(|key| !known.probe(*key)).collect();
-        let question = Question {
-            variant: &self.variant,
-            mailbox: &self.mailbox,
-            slice: self.queue.next_slice(),
-            keys: &keys,
-            missing,
-            deadline,
-            batch_size: self.policy.batch_size,
-            batch_delay: self.policy.batch_delay,
-            fills_cache: uses_cache,
-            seen,
-        };
-        let (ask, requests) = match question.missing.is_empty() {
-            true => (None, Vec::new()),
-            false => self.table.flights.ask(question, |key| known.probe(key)),
-        };
-        self.table.send(requests);
-        let (matches, sources) = known.into_matches()?;
-        let pending = matches.iter().filter(|known| **known == KeyMatch::Pending).count() as u64;
-        let weight = Weight {
-            left_bytes: self.row_bytes * batch.num_rows() as u64,
-            expected_bytes: self.answers.bytes_per_key() * pending,
-        };
-        let left = LeftRows { batch, key_of_row: std::mem::take(&mut keys.key_of_row), matches, sources };
-        self.metrics.count_rows(&self.table, &left);
-        self.queue.admit(Slice::new(left, ask, deadline, weight), &keys);
-        Ok(())
-    }
-
     /// Reads from the input if rows may come in. False once nothing will leave any more.
     fn read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.queue.has_failed() {
@@ -358,6 +359,7 @@ impl LookupStream {
         self.input = Input::Over;
         self.rest = None;
         self.departure = None;
+        self.ready = None;
         self.timer = None;
         self.queue = Queue::new(self.policy.ordering);
         Poll::Ready(error.map(Err))
@@ -409,23 +411,6 @@ impl Metrics {
             self.keys_per_request.count(delivery.cost.keys as u64, 1);
             self.retries.add(delivery.cost.retries);
         }
-    }
-
-    /// Counts the rows of a slice that is being admitted: those with a key are hits or misses.
-    fn count_rows(&self, table: &LookupTable, left: &LeftRows) {
-        let mut rows = 0;
-        let mut misses = 0;
-        for key in left.key_of_row.iter().filter(|key| **key != NO_KEY) {
-            rows += 1;
-            misses += usize::from(left.matches[*key as usize] == KeyMatch::Pending);
-        }
-        let hits = rows - misses;
-        self.rows.add(rows);
-        self.hits.add(hits);
-        self.misses.add(misses);
-        table.count.rows.fetch_add(rows as u64, Relaxed);
-        table.count.hits.fetch_add(hits as u64, Relaxed);
-        table.count.misses.fetch_add(misses as u64, Relaxed);
     }
 }
 

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use chrono::{DateTime, Utc};
-use datafusion::arrow::array::ArrayRef;
-use datafusion::arrow::compute::cast as arrow_cast;
 use tokio_util::task::TaskTracker;
 
-use super::cache::{AnswerCache, Probe};
+use super::cache::AnswerCache;
 use super::flight::{Flights, Request};
 use super::policy::{CachePolicy, LookupPolicy};
 use super::request;
 use super::variant::Variant;
 use crate::error::{Error, Result};
+use crate::store::breaker::{Breaker, BreakerStore};
+use crate::store::limit::LimitStore;
 use crate::store::{LookupShape, Store};
 use crate::telemetry::{Distribution, Histogram};
 
@@ -23,12 +23,15 @@ use crate::telemetry::{Distribution, Histogram};
 pub struct LookupTable {
     name: String,
     store: Arc<dyn Store>,
+    breaker: Option<Arc<Breaker>>,
     policy: LookupPolicy,
     pub(super) cache: Option<AnswerCache>,
     pub(super) flights: Arc<Flights>,
     pub(super) count: Counts,
     variants: Mutex<HashMap<Arc<LookupShape>, Weak<Variant>>>,
     requests: TaskTracker,
+    /// How often something was forgotten, see [`LookupTable::invalidations`].
+    pub(super) invalidations: AtomicU64,
 }
 
 /// What happened at a table since the server started.
@@ -106,23 +109,24 @@ impl LastError {
 }
 
 impl LookupTable {
+    /// A table over `store`, around which go the limit and the breaker that the policy wants.
     pub fn new(name: String, store: Arc<dyn Store>, policy: LookupPolicy) -> Arc<Self> {
+        let (store, breaker) = guarded(store, &policy);
         let cache = match &policy.cache {
             CachePolicy::None | CachePolicy::Full(_) => None,
-            CachePolicy::Partial(cache) => {
-                let max_rows = cache.max_rows.map_or(u64::MAX, std::num::NonZeroU64::get);
-                Some(AnswerCache::new(max_rows, cache.expire_after_write, cache.expire_misses_after))
-            }
+            CachePolicy::Partial(cache) => Some(AnswerCache::new(cache)),
         };
         Arc::new(LookupTable {
             name,
             store,
+            breaker,
             flights: Flights::new(policy.max_in_flight),
             policy,
             cache,
             count: Counts::default(),
             variants: Mutex::default(),
             requests: TaskTracker::new(),
+            invalidations: AtomicU64::new(0),
         })
     }
 
@@ -138,35 +142,6 @@ impl LookupTable {
         &self.policy
     }
 
-    /// Forgets every answer, and every answer to a request that is under way now. The number of entries forgotten.
-    pub fn invalidate_all(&self) -> u64 {
-        self.flights.next_generation();
-        self.cache.as_ref().map_or(0, AnswerCache::clear)
-    }
-
-    /// Forgets what is known of keys in every variant whose key columns can take them. `keys` has one array for each
-    /// part of the key. The number of entries forgotten.
-    ///
-    /// # Errors
-    /// Internal, when keys cannot be encoded.
-    pub fn invalidate_keys(&self, keys: &[ArrayRef]) -> Result<u64> {
-        let Some(cache) = &self.cache else { return Ok(0) };
-        let variants: Vec<Arc<Variant>> =
-            self.variants.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
-        let schema = self.store.schema();
-        let mut forgotten = 0;
-        for variant in variants.iter().filter(|variant| variant.shape().key_columns.len() == keys.len()) {
-            let types = variant.shape().key_columns.iter().map(|column| schema.field(*column).data_type());
-            let cast = keys.iter().zip(types).map(|(key, to)| arrow_cast(key, to)).collect::<Result<Vec<_>, _>>();
-            let Ok(cast) = cast else { continue };
-            for key in variant.encode_keys(&cast)?.iter() {
-                let probe = Probe { variant, hash: variant.hash_key(key.data()), key: key.data() };
-                forgotten += u64::from(cache.forget(probe));
-            }
-        }
-        Ok(forgotten)
-    }
-
     pub fn counters(&self) -> LookupCounters {
         LookupCounters {
             rows: self.count.rows.load(Relaxed),
@@ -180,7 +155,7 @@ impl LookupTable {
             skipped: self.count.skipped.load(Relaxed),
             stale: self.count.stale.load(Relaxed),
             refreshes: self.count.refreshes.load(Relaxed),
-            cached_bytes: 0,
+            cached_bytes: self.cache.as_ref().map_or(0, AnswerCache::bytes),
             cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
             in_flight: self.flights.busy() as u64,
         }
@@ -191,9 +166,9 @@ impl LookupTable {
         self.count.last_error.get()
     }
 
-    /// Of the circuit breaker, if there is one: `closed`, `open`, `half-open`.
+    /// "closed", "open" or "half-open"; `None` if the table has no circuit breaker.
     pub fn breaker_state(&self) -> Option<&'static str> {
-        None
+        self.breaker.as_ref().map(|breaker| breaker.state())
     }
 
     /// How long requests took, in microseconds.
@@ -213,9 +188,24 @@ impl LookupTable {
             return Ok(known);
         }
         variants.retain(|_, variant| variant.strong_count() > 0);
-        let variant = Arc::new(Variant::try_new(Arc::clone(shape), &self.store.schema())?);
+        let others: Vec<Arc<Variant>> = variants.values().filter_map(Weak::upgrade).collect();
+        let variant = Arc::new(Variant::try_new(Arc::clone(shape), &self.store.schema(), &others)?);
         variants.insert(Arc::clone(shape), Arc::downgrade(&variant));
         Ok(variant)
+    }
+
+    /// All that a join or a cached answer refers to.
+    pub(super) fn variants(&self) -> Vec<Arc<Variant>> {
+        let variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        variants.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Variants whose answers hold all that this one's would, with the places of its columns. Each costs a look into
+    /// the cache for each key that is not known, so not more than a few are named.
+    pub(super) fn wider(&self, variant: &Variant) -> Vec<(Arc<Variant>, Vec<usize>)> {
+        const MOST: usize = 4;
+        let all = self.variants().into_iter();
+        all.filter_map(|other| variant.columns_in(&other).map(|columns| (other, columns))).take(MOST).collect()
     }
 
     /// Gives each request a task of the table's own, which moves while nobody polls the query.
@@ -243,8 +233,70 @@ impl LookupTable {
     }
 }
 
+/// The breaker counts attempts that reached the store: those that wait for the limit have not failed.
+fn guarded(store: Arc<dyn Store>, policy: &LookupPolicy) -> (Arc<dyn Store>, Option<Arc<Breaker>>) {
+    let limited: Arc<dyn Store> = match policy.rate_limit {
+        Some(rate) => Arc::new(LimitStore::new(store, rate)),
+        None => store,
+    };
+    match &policy.circuit_breaker {
+        Some(breaker) => {
+            let guarded = BreakerStore::new(limited, breaker.clone());
+            let breaker = guarded.breaker();
+            (Arc::new(guarded), Some(breaker))
+        }
+        None => (limited, None),
+    }
+}
+
 impl fmt::Debug for LookupTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LookupTable").field("name", &self.name).field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use datafusion::arrow::array::Int64Array;
+
+    use super::super::policy::BreakerPolicy;
+    use super::super::scripted::{Reply, ScriptedStore};
+    use super::*;
+    use crate::store::{LookupRequest, StoreError};
+
+    #[tokio::test(start_paused = true)]
+    async fn breaker_stands_before_the_limit_and_its_state_can_be_read() {
+        let store = ScriptedStore::new(|_| {
+            Reply::Fail(Duration::ZERO, StoreError::Unavailable { message: "it is down".to_string() })
+        });
+        let one = NonZeroU32::MIN;
+        let policy = LookupPolicy {
+            rate_limit: Some(one),
+            circuit_breaker: Some(BreakerPolicy { failures: one.saturating_add(1), open_for: Duration::from_secs(10) }),
+            ..LookupPolicy::default()
+        };
+        let table = LookupTable::new("t".to_string(), Arc::clone(&store) as _, policy);
+        let shape = LookupShape { key_columns: vec![0], columns: vec![], filters: vec![] };
+        let request = LookupRequest {
+            shape: Arc::new(shape),
+            keys: vec![Arc::new(Int64Array::from(vec![1]))],
+            max_answer_bytes: u64::MAX,
+        };
+        let began = tokio::time::Instant::now();
+        for nth in 0..5 {
+            assert_eq!(table.breaker_state(), Some(if nth < 2 { "closed" } else { "open" }));
+            assert!(table.store().lookup(&request).await.is_err());
+        }
+        assert_eq!(store.requests().len(), 2);
+        assert_eq!(
+            began.elapsed(),
+            Duration::from_secs(1),
+            "the second waited for its place, the others failed at once"
+        );
+        let unguarded = LookupTable::new("t".to_string(), store, LookupPolicy::default());
+        assert_eq!(unguarded.breaker_state(), None);
     }
 }

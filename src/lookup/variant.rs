@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ahash::RandomState;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::arrow::row::{Row, RowConverter, Rows, SortField};
 
 use crate::error::{Error, Result};
@@ -17,23 +17,48 @@ pub(super) struct Variant {
     id: u64,
     shape: Arc<LookupShape>,
     schema: SchemaRef,
-    keys: RowConverter,
+    keys: Arc<KeyFormat>,
     rows: RowConverter,
+}
+
+/// Variants that differ in nothing but the columns that they ask for share it, and so can read each other's keys.
+#[derive(Debug)]
+struct KeyFormat {
+    types: Vec<DataType>,
+    converter: RowConverter,
     hasher: RandomState,
 }
 
 impl Variant {
+    /// `relatives` are the other variants of the table.
+    ///
     /// # Errors
     /// XX000 for a shape that names columns which the store lacks, 0A000 for a type that has no row format.
-    pub fn try_new(shape: Arc<LookupShape>, store: &Schema) -> Result<Self> {
+    pub fn try_new(shape: Arc<LookupShape>, store: &Schema, relatives: &[Arc<Variant>]) -> Result<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         if shape.key_columns.is_empty() {
             return Err(Error::internal("a lookup without a key column was planned"));
         }
         let schema = Arc::new(store.project(&shape.columns)?);
-        let keys = row_converter(&store.project(&shape.key_columns)?)?;
+        let keys = match relatives.iter().find(|other| same_keys(&other.shape, &shape)) {
+            Some(relative) => Arc::clone(&relative.keys),
+            None => Arc::new(KeyFormat::try_new(&store.project(&shape.key_columns)?)?),
+        };
         let rows = row_converter(&schema)?;
-        Ok(Variant { id: NEXT_ID.fetch_add(1, Relaxed), shape, schema, keys, rows, hasher: RandomState::new() })
+        Ok(Variant { id: NEXT_ID.fetch_add(1, Relaxed), shape, schema, keys, rows })
+    }
+
+    /// Where this variant's columns stand in `other`, if an answer to `other` answers this one as well.
+    pub fn columns_in(&self, other: &Variant) -> Option<Vec<usize>> {
+        if self.id == other.id || !same_keys(&self.shape, &other.shape) {
+            return None;
+        }
+        let place = |column: &usize| other.shape.columns.iter().position(|other| other == column);
+        self.shape.columns.iter().map(place).collect()
+    }
+
+    pub fn key_types(&self) -> &[DataType] {
+        &self.keys.types
     }
 
     pub fn id(&self) -> u64 {
@@ -50,19 +75,19 @@ impl Variant {
     }
 
     pub fn encode_keys(&self, keys: &[ArrayRef]) -> Result<Rows> {
-        Ok(self.keys.convert_columns(keys)?)
+        Ok(self.keys.converter.convert_columns(keys)?)
     }
 
     pub fn no_keys(&self, capacity: usize) -> Rows {
-        self.keys.empty_rows(capacity, 0)
+        self.keys.converter.empty_rows(capacity, 0)
     }
 
     pub fn decode_keys<'a>(&self, keys: impl IntoIterator<Item = Row<'a>>) -> Result<Vec<ArrayRef>> {
-        Ok(self.keys.convert_rows(keys)?)
+        Ok(self.keys.converter.convert_rows(keys)?)
     }
 
     pub fn hash_key(&self, key: &[u8]) -> u64 {
-        self.hasher.hash_one(key)
+        self.keys.hasher.hash_one(key)
     }
 
     /// The bytes of each row; `None` if the shape has no columns and so nothing to hold.
@@ -88,6 +113,17 @@ impl Variant {
     }
 }
 
+impl KeyFormat {
+    fn try_new(columns: &Schema) -> Result<Self> {
+        let types = columns.fields().iter().map(|field| field.data_type().clone()).collect();
+        Ok(KeyFormat { types, converter: row_converter(columns)?, hasher: RandomState::new() })
+    }
+}
+
+fn same_keys(one: &LookupShape, other: &LookupShape) -> bool {
+    one.key_columns == other.key_columns && one.filters == other.filters
+}
+
 fn row_converter(schema: &Schema) -> Result<RowConverter> {
     let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
     RowConverter::new(fields)
@@ -107,7 +143,7 @@ mod tests {
     fn variant(store: &Schema) -> Variant {
         let columns = (0..store.fields().len()).collect();
         let shape = LookupShape { key_columns: vec![0], columns, filters: Vec::new() };
-        Variant::try_new(Arc::new(shape), store).unwrap()
+        Variant::try_new(Arc::new(shape), store, &[]).unwrap()
     }
 
     fn round_trip(batch: &RecordBatch) -> RecordBatch {
@@ -157,7 +193,7 @@ mod tests {
         let store = Schema::new(vec![PgType::Int8.field("id", false)]);
         for (key_columns, columns) in [(vec![], vec![0]), (vec![1], vec![0]), (vec![0], vec![1])] {
             let shape = LookupShape { key_columns, columns, filters: Vec::new() };
-            assert!(Variant::try_new(Arc::new(shape), &store).is_err());
+            assert!(Variant::try_new(Arc::new(shape), &store, &[]).is_err());
         }
     }
 }

@@ -64,6 +64,9 @@ fn plan_lookup(
 ) -> Result<LookupExec> {
     let (provider, columns) = lookup.scan()?;
     let table = provider.table();
+    for key in &lookup.keys {
+        table.store().key_equality(key.column).check_key(table.store().schema().field(key.column).name())?;
+    }
     let left_schema = lookup.left.schema();
     let joined_schema = joined(lookup)?;
 

@@ -2,18 +2,19 @@
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, JoinConstraint, JoinType, NullEquality};
+use datafusion::common::{DFSchema, JoinConstraint, JoinType, NullEquality, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::expr::{BinaryExpr, Cast, TryCast};
-use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::expr::{BinaryExpr, Cast, InList, TryCast};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, ExprSchemable, Extension, Join, LogicalPlan, LogicalPlanBuilder, Operator};
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::catalog::{LookupProvider, StreamProvider};
 use crate::error::{Code, Error, Result};
-use crate::lookup::JoinKind;
+use crate::lookup::{JoinKind, key_type};
 use crate::plan::lookup_node::{LookupJoinNode, LookupKey, column_at, scan_under_aliases};
-use crate::plan::{SYSTEM_TIME_FUNCTION, key_type};
+use crate::plan::{SYSTEM_TIME_FUNCTION, provider_of};
 
 /// The last analyzer rule: after type coercion, before the optimizer takes `ON` apart.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl AnalyzerRule for PlanLookupJoins {
             }
             other => Ok(Transformed::no(other)),
         })?;
-        refuse_other_scans(&plan.data)?;
+        refuse_joins_with_streams(&plan.data)?;
         Ok(plan.data)
     }
 
@@ -59,6 +60,13 @@ impl AnalyzerRule for CheckKeyTypes {
                 );
                 for (one, other) in equalities {
                     key_type::check_comparable(&one, &other, &join.schema)?;
+                }
+            }
+            if let LogicalPlan::Filter(filter) = node
+                && scan_under_aliases(&filter.input).is_some()
+            {
+                for condition in split_conjunction(&filter.predicate) {
+                    check_constants(condition, filter.input.schema())?;
                 }
             }
             Ok(TreeNodeRecursion::Continue)
@@ -243,39 +251,124 @@ fn table_name(right: &LogicalPlan) -> String {
     }
 }
 
-/// Refuses lookup tables that stand elsewhere than on the right of a lookup join.
-fn refuse_other_scans(plan: &LogicalPlan) -> Result<()> {
+/// The same for a lookup table's columns and constants in WHERE.
+fn check_constants(condition: &Expr, schema: &DFSchema) -> Result<()> {
+    let (column, constants) = match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(_), constant) => (left.as_ref(), vec![constant]),
+            (constant, Expr::Column(_)) => (right.as_ref(), vec![constant]),
+            _ => return Ok(()),
+        },
+        Expr::InList(InList { expr, list, .. }) if matches!(expr.as_ref(), Expr::Column(_)) => {
+            (expr.as_ref(), list.iter().collect())
+        }
+        _ => return Ok(()),
+    };
+    // A plan that was analyzed before has its quoted constants cast to the text that a uuid, for one, is held as.
+    let is_quoted = |constant: &Expr| match constant {
+        Expr::Cast(Cast { expr, field }) => {
+            matches!(expr.as_ref(), Expr::Literal(ScalarValue::Utf8(_), _)) && field.data_type() == &DataType::Utf8View
+        }
+        _ => false,
+    };
+    let is_held_as_text = column.get_type(schema)? == DataType::Utf8View;
+    let constants = constants.into_iter().filter(|constant| constant.column_refs().is_empty());
+    let constants = constants.filter(|constant| !(is_held_as_text && is_quoted(constant)));
+    for constant in constants {
+        key_type::check_comparable(constant, column, schema)
+            .map_err(|error| error.with_hint("Cast the constant to the type of the table's column."))?;
+    }
+    Ok(())
+}
+
+/// Refuses a plain join of a stream with a lookup table, also where it is spelled as a subquery.
+fn refuse_joins_with_streams(plan: &LogicalPlan) -> Result<()> {
     let mut refused = None;
     plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::Extension(extension) = node
-            && let Some(lookup) = extension.node.as_any().downcast_ref::<LookupJoinNode>()
-        {
-            refused = refused.take().or(refuse_other_scans(&lookup.left).err());
-            return Ok(TreeNodeRecursion::Jump);
-        }
-        if let LogicalPlan::Join(join) = node {
-            for side in [&join.left, &join.right] {
-                if let Some((provider, _)) = scan_under_aliases(side) {
-                    refused = Some(plain_join(provider.table_name()));
-                    return Ok(TreeNodeRecursion::Stop);
-                }
-            }
-        }
-        if let Some((provider, _)) = scan_under_aliases(node) {
-            refused = Some(plain_scan(provider.table_name()));
-            return Ok(TreeNodeRecursion::Stop);
-        }
-        Ok(TreeNodeRecursion::Continue)
+        let table = match node {
+            LogicalPlan::Join(join) => joined_with_stream(join)?,
+            other => correlated_with_stream(other)?,
+        };
+        refused = table.map(|table| plain_join(&table));
+        Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     refused.map_or(Ok(()), Err)
 }
 
-fn plain_join(table: &str) -> Error {
-    Error::unsupported(format!("\"{table}\" is a lookup table and cannot be joined with a plain JOIN"))
-        .with_hint(format!("Write LOOKUP JOIN {table}, with the stream on its left."))
+/// The lookup table that is joined here with a stream. INTERSECT and EXCEPT are joins that nobody has written.
+fn joined_with_stream(join: &Join) -> DataFusionResult<Option<String>> {
+    if join.null_equality == NullEquality::NullEqualsNull {
+        return Ok(None);
+    }
+    for (side, other) in [(&join.left, &join.right), (&join.right, &join.left)] {
+        if let Some(table) = read_plainly(side)
+            && reads_stream(other)?
+        {
+            return Ok(Some(table.to_string()));
+        }
+    }
+    Ok(None)
 }
 
-fn plain_scan(table: &str) -> Error {
-    Error::unsupported(format!("reading lookup table \"{table}\" outside of a lookup join is not available yet"))
-        .with_hint(format!("Write FROM (VALUES (1), (2)) AS k (key) LOOKUP JOIN {table} AS t ON t.column = k.key."))
+/// The lookup table that a subquery here reads anew for each row of a stream.
+fn correlated_with_stream(plan: &LogicalPlan) -> DataFusionResult<Option<String>> {
+    let mut table = None;
+    plan.apply_expressions(|expr| {
+        expr.apply(|node| {
+            let subquery = match node {
+                Expr::Exists(exists) => &exists.subquery,
+                Expr::InSubquery(inside) => &inside.subquery,
+                Expr::ScalarSubquery(subquery) => subquery,
+                Expr::SetComparison(comparison) => &comparison.subquery,
+                _ => return Ok(TreeNodeRecursion::Continue),
+            };
+            if !subquery.outer_ref_columns.is_empty() {
+                table = table.take().or(plainly_scanned(&subquery.subquery)?);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    for input in plan.inputs() {
+        if table.is_some() && reads_stream(input)? {
+            return Ok(table);
+        }
+    }
+    Ok(None)
+}
+
+/// The lookup table that a plan reads outside of a lookup join, if it does little else.
+fn read_plainly(plan: &LogicalPlan) -> Option<&str> {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => read_plainly(&alias.input),
+        LogicalPlan::Projection(projection) => read_plainly(&projection.input),
+        LogicalPlan::Filter(filter) => read_plainly(&filter.input),
+        LogicalPlan::Subquery(subquery) => read_plainly(&subquery.subquery),
+        LogicalPlan::TableScan(scan) => {
+            let provider = provider_of::<LookupProvider>(&scan.source)?;
+            (!provider.in_lookup_join()).then(|| provider.table_name())
+        }
+        _ => None,
+    }
+}
+
+/// A lookup table that is read anywhere in a plan outside of a lookup join.
+fn plainly_scanned(plan: &LogicalPlan) -> DataFusionResult<Option<String>> {
+    let mut found = None;
+    plan.apply_with_subqueries(|node| {
+        found = found.take().or(read_plainly(node).map(str::to_string));
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+fn reads_stream(plan: &LogicalPlan) -> DataFusionResult<bool> {
+    plan.exists(|node| match node {
+        LogicalPlan::TableScan(scan) => Ok(provider_of::<StreamProvider>(&scan.source).is_some()),
+        _ => Ok(false),
+    })
+}
+
+fn plain_join(table: &str) -> Error {
+    Error::unsupported(format!("\"{table}\" is a lookup table and cannot be joined with a stream by a plain JOIN"))
+        .with_hint(format!("Write LOOKUP JOIN {table}, with the stream on its left."))
 }

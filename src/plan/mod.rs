@@ -1,9 +1,8 @@
 //! From syntax tree to operators, by DataFusion with our rules in between.
 //!
-//! In order: `lookup_rule.rs` turns a join with a lookup scan into the node of `lookup_node.rs` (with `key_type.rs`
-//! saying what may be compared), `check.rs` refuses what cannot stream, `filter.rs` takes WHERE through the node,
-//! `lookup_planner.rs` makes the operator, `stream_filter.rs`, `first_rows.rs`, `merge.rs`, `arithmetic.rs`, `constant.rs`
-//! and `float.rs` put right what DataFusion does differently over a stream, or from PostgreSQL.
+//! In order: `lookup_rule.rs` turns a join with a lookup scan into the node of `lookup_node.rs`, `check.rs` refuses what cannot stream, `filter.rs` takes WHERE through the node,
+//! `lookup_planner.rs` makes the operator, `stream_filter.rs`, `first_rows.rs`, `merge.rs`, `arithmetic.rs`, `constant.rs`,
+//! `text_constant.rs` and `float.rs` put right what DataFusion does differently over a stream, or from PostgreSQL.
 
 mod arithmetic;
 pub mod check;
@@ -11,12 +10,12 @@ mod constant;
 mod filter;
 mod first_rows;
 mod float;
-mod key_type;
 mod lookup_node;
 mod lookup_planner;
 mod lookup_rule;
 mod merge;
 mod stream_filter;
+mod text_constant;
 
 use std::sync::Arc;
 
@@ -40,6 +39,7 @@ pub fn with_rules(state: SessionStateBuilder) -> SessionStateBuilder {
             Arc::new(ResolveGroupingFunction::new()),
             Arc::new(lookup_rule::CheckKeyTypes),
             Arc::new(float::CompareAsFloat),
+            Arc::new(text_constant::ReadTextConstants),
             Arc::new(TypeCoercion::new()),
             Arc::new(constant::FoldIntegerConstants),
             Arc::new(lookup_rule::PlanLookupJoins),

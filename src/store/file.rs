@@ -1,22 +1,21 @@
 //! A file as a store: loaded whole, found by hash, loaded again when it changes.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use datafusion::arrow::compute::{concat_batches, take};
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
-use super::file_index::FileIndex;
-use super::{Answer, LookupRequest, Store, StoreError};
-use crate::error::{Code, Error, Result};
+use super::memory_index::key_equality;
+use super::memory_table::{MemoryTable, blocking};
+use super::{Answer, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
+use crate::error::{Error, Result};
 
 /// How often a lookup looks whether the file has changed. A change must be seen within five seconds.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -38,7 +37,7 @@ struct WatchedFile {
     path: Option<PathBuf>,
     schema: SchemaRef,
     read: ReadRows,
-    contents: std::sync::RwLock<Arc<Contents>>,
+    contents: std::sync::RwLock<Arc<MemoryTable>>,
     watch: Arc<AsyncMutex<Watch>>,
 }
 
@@ -55,15 +54,6 @@ struct Stamp {
     bytes: u64,
 }
 
-/// Built by whoever needs it first; those who need it meanwhile wait.
-type IndexPlace = Arc<OnceLock<Result<FileIndex>>>;
-
-/// The file as of one moment, with an index for each set of key columns that was used.
-struct Contents {
-    rows: RecordBatch,
-    indexes: std::sync::Mutex<HashMap<Vec<usize>, IndexPlace>>,
-}
-
 impl FileStore {
     /// Reads the file: blocks. `name` is for people; `path` is watched for changes.
     ///
@@ -72,26 +62,10 @@ impl FileStore {
     pub fn try_new(name: String, path: Option<PathBuf>, schema: SchemaRef, read: ReadRows) -> Result<FileStore> {
         // Before reading: what changes meanwhile is read again.
         let seen = path.as_deref().and_then(stamp);
-        let contents = std::sync::RwLock::new(Arc::new(Contents::try_new(&schema, &read()?)?));
+        let contents = std::sync::RwLock::new(Arc::new(MemoryTable::try_new(&schema, &read()?)?));
         let watch = Arc::new(AsyncMutex::new(Watch { checked: Instant::now(), seen }));
         let file = WatchedFile { name, path, schema: Arc::clone(&schema), read, contents, watch };
         Ok(FileStore { schema, file: Arc::new(file) })
-    }
-
-    /// A request that the planner should not have made is an error, not a panic.
-    fn check(&self, request: &LookupRequest) -> Result<()> {
-        let shape = &request.shape;
-        let columns = self.schema.fields().len();
-        if let Some(column) = shape.key_columns.iter().chain(&shape.columns).find(|&&column| column >= columns) {
-            return Err(Error::internal(format!("column {column} was asked of a file with {columns} columns")));
-        }
-        if shape.key_columns.is_empty() || shape.key_columns.len() != request.keys.len() {
-            return Err(Error::internal("a lookup needs an array of keys for each key column"));
-        }
-        match shape.filters.first() {
-            Some(filter) => Err(Error::internal(format!("a file cannot apply {filter}"))),
-            None => Ok(()),
-        }
     }
 }
 
@@ -106,25 +80,25 @@ impl Store for FileStore {
         false
     }
 
+    fn key_equality(&self, column: usize) -> KeyEquality {
+        self.schema
+            .fields()
+            .get(column)
+            .map_or_else(|| KeyEquality::unknown_column(column), |field| key_equality(field))
+    }
+
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {
-        self.check(request)?;
         self.file.reload_if_changed().await?;
-        let contents = self.file.contents()?;
-        let index = contents.index(&request.shape.key_columns)?;
-        if index.get().is_none() {
-            let (contents, index) = (Arc::clone(&contents), Arc::clone(&index));
-            let key_columns = request.shape.key_columns.clone();
-            blocking(move || {
-                index.get_or_init(|| FileIndex::try_new(&contents.rows, &key_columns));
-                Ok(())
-            })
-            .await?;
-        }
-        match index.get() {
-            Some(Ok(index)) => Ok(contents.answer(index, request)?),
-            Some(Err(error)) => Err(error.clone().into()),
-            None => Err(Error::internal("the index of a file was not built").into()),
-        }
+        self.file.contents()?.lookup(request).await
+    }
+
+    fn can_scan(&self) -> bool {
+        true
+    }
+
+    async fn scan(&self, request: &ScanRequest) -> Result<RowBatches, StoreError> {
+        self.file.reload_if_changed().await?;
+        Ok(self.file.contents()?.scan(request)?)
     }
 }
 
@@ -141,7 +115,7 @@ impl fmt::Debug for FileStore {
 }
 
 impl WatchedFile {
-    fn contents(&self) -> Result<Arc<Contents>> {
+    fn contents(&self) -> Result<Arc<MemoryTable>> {
         let contents = self.contents.read().map_err(|_| Error::internal("a reload of a file panicked"))?;
         Ok(Arc::clone(&contents))
     }
@@ -175,62 +149,17 @@ impl WatchedFile {
 
     /// The number of rows.
     fn reload(&self) -> Result<usize> {
-        let fresh = Arc::new(Contents::try_new(&self.schema, &(self.read)()?)?);
-        let rows = fresh.rows.num_rows();
+        let fresh = Arc::new(MemoryTable::try_new(&self.schema, &(self.read)()?)?);
+        let rows = fresh.rows();
         *self.contents.write().map_err(|_| Error::internal("a reload of a file panicked"))? = fresh;
         Ok(rows)
     }
-}
-
-impl Contents {
-    fn try_new(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Contents> {
-        let rows = concat_batches(schema, batches)?;
-        if u32::try_from(rows.num_rows()).is_err() {
-            return Err(Error::new(
-                Code::ProgramLimitExceeded,
-                "a file of more than 4294967295 rows cannot be looked up in",
-            ));
-        }
-        Ok(Contents { rows, indexes: std::sync::Mutex::default() })
-    }
-
-    /// The place for an index, which may not be there yet.
-    fn index(&self, key_columns: &[usize]) -> Result<IndexPlace> {
-        let mut indexes = self.indexes.lock().map_err(|_| Error::internal("the list of indexes is poisoned"))?;
-        Ok(Arc::clone(indexes.entry(key_columns.to_vec()).or_default()))
-    }
-
-    fn answer(&self, index: &FileIndex, request: &LookupRequest) -> Result<Answer> {
-        let (positions, rows) = index.find(&request.keys)?;
-        let rows = UInt32Array::from(rows);
-        let columns = request.shape.columns.iter().map(|&column| copy_rows(self.rows.column(column), &rows));
-        let columns = columns.collect::<Result<Vec<_>>>()?;
-        let schema = Arc::new(self.rows.schema().project(&request.shape.columns)?);
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let rows = RecordBatch::try_new_with_options(schema, columns, &options)?;
-        Ok(Answer { rows, key_of_row: UInt32Array::from(positions) })
-    }
-}
-
-/// The rows, with texts of their own: an answer that is kept must not keep the whole file's old texts.
-fn copy_rows(column: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef> {
-    let taken = take(column, rows, None)?;
-    Ok(match taken.data_type() {
-        DataType::Utf8View => Arc::new(taken.as_string_view().gc()),
-        _ => taken,
-    })
 }
 
 /// `None` for a file that is not there.
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
     Some(Stamp { modified: metadata.modified().ok(), bytes: metadata.len() })
-}
-
-/// Runs what computes or reads for long where no other task waits for the thread.
-async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| Error::internal(format!("reading a file: {error}")))?
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
-use datafusion::arrow::array::{Decimal128Array, Float64Array, Int32Array, IntervalMonthDayNanoArray, StringViewArray};
+use datafusion::arrow::array::{
+    ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, IntervalMonthDayNanoArray, StringViewArray,
+    UInt32Array,
+};
+use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{IntervalMonthDayNano, Schema};
 
-use super::super::{LookupShape, contract};
+use super::super::contract;
 use super::*;
+use crate::error::Code;
 use crate::pg_type::PgType;
 
 fn embedded(rows: RecordBatch) -> FileStore {
@@ -68,7 +73,9 @@ async fn json_and_arrays_are_refused_as_keys() {
     let store = embedded(RecordBatch::new_empty(schema));
     let keys: ArrayRef = Arc::new(StringViewArray::from_iter_values(["{}"]));
     let error = store.lookup(&request(&[0], &[0], vec![keys])).await.unwrap_err().into_error("t");
-    assert_eq!(error.message(), "column \"document\" of type jsonb cannot be a key");
+    let message =
+        "column \"document\" cannot be the key of a lookup: equal values of type jsonb need not look the same";
+    assert_eq!(error.message(), message);
 }
 
 /// A file whose lines are its rows' only column, all of key "k"; a line "bad" cannot be read.
@@ -126,4 +133,30 @@ async fn missing_file_is_an_error_at_start() {
     let schema = Arc::new(Schema::empty());
     let error = FileStore::try_new("lost".to_string(), Some("lost".into()), schema, read).unwrap_err();
     assert_eq!(error.message(), "no such file");
+}
+
+#[tokio::test]
+async fn answer_beyond_max_answer_bytes_is_refused_before_it_is_copied() {
+    let schema = Schema::new(vec![PgType::Int4.field("id", false), PgType::Text.field("wide", true)]);
+    let wide = "w".repeat(100);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int32Array::from(vec![1, 1, 2])),
+        Arc::new(StringViewArray::from(vec![Some(wide.as_str()), Some("short"), None])),
+    ];
+    let store = embedded(RecordBatch::try_new(Arc::new(schema), columns).unwrap());
+    let ids: ArrayRef = Arc::new(Int32Array::from(vec![1]));
+    // Two positions, two texts of 16 bytes, one of which has its 100 bytes elsewhere.
+    let enough = 2 * 4 + 2 * 16 + 100;
+    let mut request = request(&[0], &[1], vec![ids]);
+    request.max_answer_bytes = enough;
+    assert_eq!(store.lookup(&request).await.unwrap().rows.num_rows(), 2);
+    request.max_answer_bytes = enough - 1;
+    match store.lookup(&request).await {
+        Err(StoreError::TooLarge { max_answer_bytes }) => assert_eq!(max_answer_bytes, enough - 1),
+        other => panic!("{other:?}"),
+    }
+    // Rows without a column count as well.
+    request.shape = Arc::new(LookupShape { columns: vec![], ..request.shape.as_ref().clone() });
+    request.max_answer_bytes = 7;
+    assert!(matches!(store.lookup(&request).await, Err(StoreError::TooLarge { .. })));
 }

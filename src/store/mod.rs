@@ -1,19 +1,26 @@
 //! Where a lookup table's rows live: one file a store, all behind [`Store`].
 //!
 //! A store knows nothing of streams, caches, batching or time-outs: it is asked for distinct keys and
-//! answers with rows. What is true for every store is tested by the suite in `contract.rs`.
+//! answers with rows. `breaker.rs` and `limit.rs` are stores around a store. What is true for every store is tested by the suite in `contract.rs`.
 
+pub mod breaker;
 pub mod contract;
 pub mod file;
-mod file_index;
+pub mod limit;
+mod memory_index;
+mod memory_table;
 pub mod postgres;
 mod postgres_connection;
 mod postgres_decode;
 mod postgres_encode;
 mod postgres_filter;
 mod postgres_numeric;
+mod postgres_scan;
 mod postgres_schema;
 mod postgres_tls;
+mod size;
+#[cfg(test)]
+mod told;
 
 use std::fmt::{Debug, Display};
 use std::sync::Arc;
@@ -22,7 +29,9 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;
+use futures::stream::BoxStream;
 
+pub(crate) use self::memory_index::comparable;
 use crate::error::{Code, Error};
 
 /// Answers keys with rows. Called from many tasks at once; dropping the future of [`Store::lookup`] gives up the request.
@@ -35,8 +44,63 @@ pub trait Store: Debug + Display + Send + Sync {
     /// [`Store::schema`] without a relation; it is given back in [`LookupShape::filters`].
     fn can_filter(&self, filter: &Expr) -> bool;
 
+    /// How the store compares this column, a position in [`Store::schema`], with keys.
+    fn key_equality(&self, column: usize) -> KeyEquality;
+
     /// Answers every key of `request`. A key without an answer has no row.
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError>;
+
+    /// Whether the store can be read without a key.
+    fn can_scan(&self) -> bool;
+
+    /// Reads the table, batch after batch, as of one moment if the store has such. Dropping the stream ends the reading.
+    /// Asked only of stores that say they can.
+    async fn scan(&self, request: &ScanRequest) -> Result<RowBatches, StoreError>;
+}
+
+/// Rows on their way from a store, in batches of bounded size.
+pub type RowBatches = BoxStream<'static, Result<RecordBatch, StoreError>>;
+
+/// What of a table is to be read without a key. Columns are positions in [`Store::schema`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanRequest {
+    /// The columns to give, in this order; may be empty.
+    pub columns: Vec<usize>,
+    /// Conditions for the store to apply, each of which it said it can; a row must satisfy all.
+    pub filters: Vec<Expr>,
+    /// How many rows are enough.
+    pub limit: Option<usize>,
+}
+
+/// How a store compares a column with keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyEquality {
+    /// Keys are equal where this process holds their values for equal.
+    ByValue,
+    /// By rules of the store's own, under which different keys may find the same row.
+    OfStore { reason: String },
+    /// The column cannot be a key.
+    None { reason: String },
+}
+
+impl KeyEquality {
+    /// Of a column that is not there.
+    pub fn unknown_column(column: usize) -> Self {
+        KeyEquality::None { reason: format!("there is no column {column}") }
+    }
+
+    /// Refuses a column that cannot be a key.
+    ///
+    /// # Errors
+    /// 0A000 with the reason.
+    pub fn check_key(&self, column: &str) -> Result<(), Error> {
+        match self {
+            KeyEquality::ByValue | KeyEquality::OfStore { .. } => Ok(()),
+            KeyEquality::None { reason } => {
+                Err(Error::unsupported(format!("column \"{column}\" cannot be the key of a lookup: {reason}")))
+            }
+        }
+    }
 }
 
 /// What stays the same over all requests of a join. Columns are positions in [`Store::schema`].

@@ -19,11 +19,13 @@ pub use super::postgres_connection::{PostgresConfig, PostgresConnection};
 use super::postgres_decode::{ColumnDecoder, bigint, cells};
 use super::postgres_encode::Parameter;
 use super::postgres_filter::FilterWriter;
+use super::postgres_scan::{self, ScanDecoder};
 use super::postgres_schema::{
     PostgresColumn, Relation, RelationKind, get, quote_identifier, read_columns, read_relation,
 };
 pub use super::postgres_tls::SslMode;
-use super::{Answer, LookupRequest, LookupShape, Store, StoreError};
+use super::size::{AnswerRoom, POSITION_BYTES};
+use super::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
 use crate::error::{Error, Result};
 use crate::pg_type::PgType;
 
@@ -102,13 +104,7 @@ impl PostgresStore {
             names.push(format!("k{number}"));
             joins.push(column.equals(&format!("k.k{number}")));
         }
-        let mut writer = FilterWriter::new(&self.columns, shape.key_columns.len());
-        let mut filters = Vec::new();
-        for filter in &shape.filters {
-            let condition = writer.condition(filter);
-            filters.push(condition.ok_or_else(|| Error::internal(format!("the store cannot apply {filter}")))?);
-        }
-        let condition = if filters.is_empty() { String::new() } else { format!(" WHERE {}", filters.join(" AND ")) };
+        let (condition, texts) = self.condition(&shape.filters, shape.key_columns.len())?;
         let statement = format!(
             "SELECT {} FROM unnest({}) WITH ORDINALITY AS k({}, ordinality) JOIN {} AS t ON {}{condition}",
             select.join(", "),
@@ -117,7 +113,28 @@ impl PostgresStore {
             self.relation,
             joins.join(" AND "),
         );
-        Ok((statement, writer.into_texts()))
+        Ok((statement, texts))
+    }
+
+    /// The statement that reads the table, and the texts that its conditions send.
+    fn scan_statement(&self, request: &ScanRequest) -> Result<(String, Vec<String>)> {
+        let values = request.columns.iter().map(|&position| Ok(self.column(position)?.value.clone()));
+        let values = values.collect::<Result<Vec<_>>>()?.join(", ");
+        let (condition, texts) = self.condition(&request.filters, 0)?;
+        let limit = request.limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
+        Ok((format!("SELECT {values} FROM {} AS t{condition}{limit}", self.relation), texts))
+    }
+
+    /// WHERE with all of these, or nothing; and the texts to send behind `parameters` others.
+    fn condition(&self, filters: &[Expr], parameters: usize) -> Result<(String, Vec<String>)> {
+        let mut writer = FilterWriter::new(&self.columns, parameters);
+        let mut conditions = Vec::new();
+        for filter in filters {
+            let condition = writer.condition(filter);
+            conditions.push(condition.ok_or_else(|| Error::internal(format!("the store cannot apply {filter}")))?);
+        }
+        let condition = if conditions.is_empty() { "" } else { " WHERE " };
+        Ok((format!("{condition}{}", conditions.join(" AND ")), writer.into_texts()))
     }
 
     fn column(&self, position: usize) -> Result<&PostgresColumn> {
@@ -147,6 +164,11 @@ impl Store for PostgresStore {
         FilterWriter::new(&self.columns, 0).condition(filter).is_some()
     }
 
+    fn key_equality(&self, column: usize) -> KeyEquality {
+        let unknown = || KeyEquality::unknown_column(column);
+        self.columns.get(column).map_or_else(unknown, |column| column.key_equality.clone())
+    }
+
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {
         let shape = &request.shape;
         let (statement, texts) = self.statement(shape)?;
@@ -158,8 +180,22 @@ impl Store for PostgresStore {
         let mut parameters = self.parameters(request, &order)?;
         parameters.extend(texts.iter().map(|text| Parameter::text(text)));
         let mut answer = AnswerDecoder::new(shape.columns.iter().map(|&i| self.column(i)).collect::<Result<_>>()?);
-        self.connection.query(&statement, &parameters, |rows| Ok(answer.append(rows)?)).await?;
+        let mut room = AnswerRoom::new(request.max_answer_bytes);
+        self.connection.query(&statement, &parameters, |rows| room.take(answer.append(rows)?)).await?;
         Ok(answer.finish(&self.schema, &shape.columns, &order)?)
+    }
+
+    fn can_scan(&self) -> bool {
+        true
+    }
+
+    async fn scan(&self, request: &ScanRequest) -> Result<RowBatches, StoreError> {
+        let (statement, texts) = self.scan_statement(request)?;
+        let columns = request.columns.iter().map(|&position| Ok(self.column(position)?.clone()));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let schema = Arc::new(self.schema.project(&request.columns).map_err(Error::from)?);
+        let parameters = texts.iter().map(|text| Parameter::text(text)).collect();
+        Ok(postgres_scan::rows(Arc::clone(&self.connection), statement, parameters, ScanDecoder { columns, schema }))
     }
 }
 
@@ -181,14 +217,16 @@ impl AnswerDecoder {
         AnswerDecoder { ordinalities: Vec::new(), columns: columns.iter().map(decoder).collect() }
     }
 
-    fn append(&mut self, rows: &[Row]) -> Result<()> {
+    /// Returns the bytes that the rows take in the answer.
+    fn append(&mut self, rows: &[Row]) -> Result<u64> {
         for cell in cells(rows, 0)? {
             self.ordinalities.push(bigint(cell)?);
         }
+        let mut bytes = rows.len() as u64 * POSITION_BYTES;
         for (i, column) in self.columns.iter_mut().enumerate() {
-            column.append(&cells(rows, i + 1)?)?;
+            bytes += column.append(&cells(rows, i + 1)?)?;
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// `order` says which key of the request had which ordinality.

@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::Host;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, NoTls, Row, RowStream};
 use tokio_util::task::TaskTracker;
 
 use super::StoreError;
@@ -28,8 +28,9 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
-/// Rows handed over at once while an answer comes in.
+/// Rows handed over at once while an answer comes in, and their bytes: the reader may want no more.
 const ROWS_PER_CHUNK: usize = 1024;
+const BYTES_PER_CHUNK: usize = 256 << 10;
 /// Statements that a connection keeps prepared; past that it forgets all of them.
 const PREPARED_STATEMENTS: usize = 128;
 
@@ -119,7 +120,7 @@ impl PostgresConnection {
     ///
     /// Dropping the future cancels the statement at the server.
     pub(super) async fn query(
-        &self,
+        self: &Arc<Self>,
         statement: &str,
         parameters: &[Parameter],
         on_rows: impl FnMut(&[Row]) -> Result<(), StoreError> + Send,
@@ -128,7 +129,11 @@ impl PostgresConnection {
     }
 
     /// As [`PostgresConnection::query`], for what is asked once: never prepared, all rows at the end.
-    pub(super) async fn query_once(&self, statement: &str, parameters: &[Parameter]) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn query_once(
+        self: &Arc<Self>,
+        statement: &str,
+        parameters: &[Parameter],
+    ) -> Result<Vec<Row>, StoreError> {
         let mut all = Vec::new();
         self.query_as(false, statement, parameters, |rows| {
             all.extend_from_slice(rows);
@@ -139,7 +144,7 @@ impl PostgresConnection {
     }
 
     async fn query_as(
-        &self,
+        self: &Arc<Self>,
         prepare: bool,
         statement: &str,
         parameters: &[Parameter],
@@ -151,7 +156,7 @@ impl PostgresConnection {
             Ok(()) => return Ok(()),
             Err(Failure::Store(error)) => return Err(error),
             // The server went away while the connection lay idle. What else lies idle is as old: begin afresh, once.
-            Err(Failure::ConnectionLost { rows_came: false, .. }) if reused => self.pool.retain(|_, _| false),
+            Err(Failure::ConnectionLost { rows_came: false, .. }) if reused => self.forget_idle(),
             Err(Failure::ConnectionLost { message, .. }) => return Err(self.unavailable(message)),
         };
         match self.take().await?.run(prepare, statement, parameters, &mut on_rows).await {
@@ -161,16 +166,21 @@ impl PostgresConnection {
         }
     }
 
-    async fn take(&self) -> Result<Request<'_>, StoreError> {
+    pub(super) async fn take(self: &Arc<Self>) -> Result<Request, StoreError> {
         match self.pool.get().await {
-            Ok(client) => Ok(Request { connection: self, client: Some(client) }),
+            Ok(client) => Ok(Request { connection: Arc::clone(self), client: Some(client) }),
             Err(PoolError::Backend(error)) => Err(self.unavailable(describe(&error))),
             Err(PoolError::Timeout(_)) => Err(self.unavailable("no answer in time".to_string())),
             Err(error) => Err(self.unavailable(error.to_string())),
         }
     }
 
-    fn unavailable(&self, message: String) -> StoreError {
+    /// Closes the connections that lie idle.
+    pub(super) fn forget_idle(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
+    pub(super) fn unavailable(&self, message: String) -> StoreError {
         StoreError::Unavailable { message: format!("{}: {message}", self.target) }
     }
 
@@ -210,20 +220,20 @@ impl fmt::Debug for PostgresConnection {
 }
 
 /// Why a request on a connection had no answer.
-enum Failure {
+pub(super) enum Failure {
     ConnectionLost { message: String, rows_came: bool },
     Store(StoreError),
 }
 
 /// A connection while it carries a request. Dropped before the answer is complete, it cancels.
-struct Request<'a> {
-    connection: &'a PostgresConnection,
+pub(super) struct Request {
+    connection: Arc<PostgresConnection>,
     client: Option<Object>,
 }
 
-impl Request<'_> {
+impl Request {
     /// Whether the connection was open before this request came.
-    fn is_reused(&self) -> bool {
+    pub(super) fn is_reused(&self) -> bool {
         self.client.as_ref().is_some_and(|client| Object::metrics(client).recycle_count > 0)
     }
 
@@ -234,32 +244,48 @@ impl Request<'_> {
         parameters: &[Parameter],
         on_rows: &mut (impl FnMut(&[Row]) -> Result<(), StoreError> + Send),
     ) -> Result<(), Failure> {
-        let Some(client) = &self.client else {
-            return Err(Failure::Store(StoreError::Invalid(Error::internal("a request lost its connection"))));
-        };
-        let outcome = match stream_rows(client, prepare, statement, parameters).await {
-            Ok(rows) => consume(rows, on_rows).await,
-            Err(error) => Err(Stop::Server { error, rows_came: false }),
-        };
-        match outcome {
+        let rows = self.rows(prepare, statement, parameters).await?;
+        match consume(rows, on_rows).await {
             Ok(()) => {
-                drop(self.client.take());
+                self.end();
                 Ok(())
             }
             // The server goes on sending: dropping `self` stops it.
             Err(Stop::Reader(error)) => Err(Failure::Store(error)),
-            Err(Stop::Server { error, rows_came }) => {
-                let client = self.client.take();
-                if forgets_statements(&error) {
-                    drop(client.map(Object::take));
-                }
-                Err(self.connection.failure(&error, rows_came))
-            }
+            Err(Stop::Server { error, rows_came }) => Err(self.fail(&error, rows_came)),
         }
+    }
+
+    /// Sends the statement. Whoever reads the rows says how that went, by [`Request::end`] or [`Request::fail`].
+    pub(super) async fn rows(
+        &mut self,
+        prepare: bool,
+        statement: &str,
+        parameters: &[Parameter],
+    ) -> Result<RowStream, Failure> {
+        let Some(client) = &self.client else {
+            return Err(Failure::Store(StoreError::Invalid(Error::internal("a request lost its connection"))));
+        };
+        let sent = stream_rows(client, prepare, statement, parameters).await;
+        sent.map_err(|error| self.fail(&error, false))
+    }
+
+    /// The answer is complete: others may have the connection.
+    pub(super) fn end(&mut self) {
+        drop(self.client.take());
+    }
+
+    /// The server has ended the answer with an error.
+    pub(super) fn fail(&mut self, error: &tokio_postgres::Error, rows_came: bool) -> Failure {
+        let client = self.client.take();
+        if forgets_statements(error) {
+            drop(client.map(Object::take));
+        }
+        self.connection.failure(error, rows_came)
     }
 }
 
-impl Drop for Request<'_> {
+impl Drop for Request {
     fn drop(&mut self) {
         match self.client.take() {
             Some(client) if !client.is_closed() => self.connection.give_up(client),
@@ -279,7 +305,7 @@ async fn stream_rows(
     prepare: bool,
     statement: &str,
     parameters: &[Parameter],
-) -> Result<tokio_postgres::RowStream, tokio_postgres::Error> {
+) -> Result<RowStream, tokio_postgres::Error> {
     if !prepare {
         let typed = parameters.iter().map(|parameter| (parameter, parameter.array_type()));
         return client.query_typed_raw(statement, typed).await;
@@ -293,18 +319,21 @@ async fn stream_rows(
 }
 
 async fn consume(
-    rows: tokio_postgres::RowStream,
+    rows: RowStream,
     on_rows: &mut (impl FnMut(&[Row]) -> Result<(), StoreError> + Send),
 ) -> Result<(), Stop> {
     let mut rows = std::pin::pin!(rows);
     let mut chunk = Vec::new();
+    let mut chunk_bytes = 0;
     let mut rows_came = false;
     while let Some(row) = rows.try_next().await.map_err(|error| Stop::Server { error, rows_came })? {
         rows_came = true;
+        chunk_bytes += row.raw_size_bytes();
         chunk.push(row);
-        if chunk.len() == ROWS_PER_CHUNK {
+        if chunk.len() == ROWS_PER_CHUNK || chunk_bytes >= BYTES_PER_CHUNK {
             on_rows(&chunk).map_err(Stop::Reader)?;
             chunk.clear();
+            chunk_bytes = 0;
         }
     }
     if chunk.is_empty() { Ok(()) } else { on_rows(&chunk).map_err(Stop::Reader) }

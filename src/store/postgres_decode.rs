@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::postgres_encode::{EPOCH_DAYS, EPOCH_MICROS};
 use super::postgres_numeric::Decimal;
+use super::size::{OFFSET_BYTES, bytea_bytes, text_bytes};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::{PgType, UTC};
 
@@ -87,9 +88,11 @@ impl ColumnDecoder {
         ColumnDecoder { name: name.to_string(), nullable, values: Values::new(pg_type) }
     }
 
+    /// Returns the bytes that the values take in an array.
+    ///
     /// # Errors
     /// 22003 or 22008 for a value that Arrow cannot hold, 0A000 for an array of several dimensions, all naming the column.
-    pub(super) fn append(&mut self, cells: &[Option<&[u8]>]) -> Result<()> {
+    pub(super) fn append(&mut self, cells: &[Option<&[u8]>]) -> Result<u64> {
         if !self.nullable && cells.iter().any(Option::is_none) {
             return Err(Error::new(
                 Code::NotNullViolation,
@@ -140,13 +143,13 @@ impl Values {
         }
     }
 
-    fn append(&mut self, column: &str, cells: &[Option<&[u8]>]) -> Result<()> {
+    fn append(&mut self, column: &str, cells: &[Option<&[u8]>]) -> Result<u64> {
         match self {
             Values::Bool(builder) => {
                 for cell in cells {
                     builder.append_option(cell.map(|bytes| bytes.first() == Some(&1)));
                 }
-                Ok(())
+                Ok((cells.len() as u64).div_ceil(8))
             }
             Values::Int2(builder) => fixed(builder, cells, |bytes| Ok(i16::from_be_bytes(bytes))),
             Values::Int4(builder) => fixed(builder, cells, |bytes| Ok(i32::from_be_bytes(bytes))),
@@ -167,7 +170,7 @@ impl Values {
                 for cell in cells {
                     builder.append_option(*cell);
                 }
-                Ok(())
+                Ok(cells.iter().map(|cell| bytea_bytes(cell.map_or(0, <[u8]>::len))).sum())
             }
             Values::Date(builder) => fixed(builder, cells, |bytes| date(column, i32::from_be_bytes(bytes))),
             Values::Time(builder) => fixed(builder, cells, |bytes| time(column, i64::from_be_bytes(bytes))),
@@ -201,7 +204,8 @@ impl Values {
 }
 
 impl ListValues {
-    fn append(&mut self, column: &str, cells: &[Option<&[u8]>]) -> Result<()> {
+    fn append(&mut self, column: &str, cells: &[Option<&[u8]>]) -> Result<u64> {
+        let mut bytes = 0;
         for cell in cells {
             self.nulls.append(cell.is_some());
             let items = match cell {
@@ -209,9 +213,9 @@ impl ListValues {
                 None => Vec::new(),
             };
             self.lengths.push(items.len());
-            self.items.append(column, &items)?;
+            bytes += OFFSET_BYTES + self.items.append(column, &items)?;
         }
-        Ok(())
+        Ok(bytes)
     }
 
     fn finish(mut self) -> Result<ArrayRef> {
@@ -225,14 +229,14 @@ fn each<T: ArrowPrimitiveType>(
     builder: &mut PrimitiveBuilder<T>,
     cells: &[Option<&[u8]>],
     mut decode: impl FnMut(&[u8]) -> Result<T::Native>,
-) -> Result<()> {
+) -> Result<u64> {
     for cell in cells {
         match cell {
             Some(bytes) => builder.append_value(decode(bytes)?),
             None => builder.append_null(),
         }
     }
-    Ok(())
+    Ok((cells.len() * size_of::<T::Native>()) as u64)
 }
 
 /// As [`each`], for types of `N` bytes.
@@ -240,28 +244,31 @@ fn fixed<T: ArrowPrimitiveType, const N: usize>(
     builder: &mut PrimitiveBuilder<T>,
     cells: &[Option<&[u8]>],
     mut decode: impl FnMut([u8; N]) -> Result<T::Native>,
-) -> Result<()> {
+) -> Result<u64> {
     each(builder, cells, |bytes| {
         let bytes = bytes.try_into();
         decode(bytes.map_err(|_| Error::internal(format!("PostgreSQL sent a value of other than {N} bytes")))?)
     })
 }
 
-fn texts(builder: &mut StringViewBuilder, column: &str, cells: &[Option<&[u8]>], skip: usize) -> Result<()> {
+fn texts(builder: &mut StringViewBuilder, column: &str, cells: &[Option<&[u8]>], skip: usize) -> Result<u64> {
+    let mut size = 0;
     for cell in cells {
         let Some(bytes) = cell else {
             builder.append_null();
+            size += text_bytes(0);
             continue;
         };
         let text = std::str::from_utf8(bytes.get(skip..).unwrap_or_default()).map_err(|_| {
             Error::new(Code::DataException, format!("column \"{column}\" holds text that is not valid UTF-8"))
         })?;
         builder.append_value(text);
+        size += text_bytes(text.len());
     }
-    Ok(())
+    Ok(size)
 }
 
-fn uuids(builder: &mut StringViewBuilder, cells: &[Option<&[u8]>]) -> Result<()> {
+fn uuids(builder: &mut StringViewBuilder, cells: &[Option<&[u8]>]) -> Result<u64> {
     let mut buffer = Uuid::encode_buffer();
     for cell in cells {
         let Some(bytes) = cell else {
@@ -272,7 +279,7 @@ fn uuids(builder: &mut StringViewBuilder, cells: &[Option<&[u8]>]) -> Result<()>
             Uuid::from_slice(bytes).map_err(|error| Error::internal(format!("PostgreSQL sent no uuid: {error}")))?;
         builder.append_value(uuid.hyphenated().encode_lower(&mut buffer));
     }
-    Ok(())
+    Ok(cells.iter().map(|cell| text_bytes(cell.map_or(0, |_| Uuid::encode_buffer().len()))).sum())
 }
 
 fn date(column: &str, days: i32) -> Result<i32> {

@@ -1,11 +1,13 @@
 //! What PostgreSQL says of a table: its columns, their types, and how to compare and read each.
 
+use std::sync::Arc;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSqlOwned;
 
-use super::StoreError;
 use super::postgres_connection::PostgresConnection;
 use super::postgres_encode::Parameter;
+use super::{KeyEquality, StoreError};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::{PLAIN_NUMERIC, PgType};
 
@@ -40,6 +42,8 @@ pub(super) struct PostgresColumn {
     pub(super) equality: Equality,
     /// Whether values seen here compare as PostgreSQL's do: not so for char(n), whose padding `=` ignores.
     pub(super) can_filter: bool,
+    /// Whether `equality` can be told from values as users see them.
+    pub(super) key_equality: KeyEquality,
 }
 
 /// How PostgreSQL compares a column with a key.
@@ -80,28 +84,31 @@ SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.oid = pg_catalog.to_regclass($1)";
 
-/// Domains are followed to what they are made of; an array's element is followed once.
+/// Domains are followed to what they are made of; an array's element is followed once. That a collation may be
+/// nondeterministic is told by its row as a whole: before version 12 there was no such column.
 const COLUMNS: &str = "\
 WITH RECURSIVE typed AS (
-  SELECT a.attnum, a.attname, a.attnotnull, a.atttypid AS type, a.atttypmod AS typmod,
+  SELECT a.attnum, a.attname, a.attnotnull, a.attcollation AS collation, a.atttypid AS type, a.atttypmod AS typmod,
     pg_catalog.format_type(a.atttypid, a.atttypmod) AS declared
   FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
-  SELECT d.attnum, d.attname, d.attnotnull, t.typbasetype, t.typtypmod, d.declared
+  SELECT d.attnum, d.attname, d.attnotnull, d.collation, t.typbasetype, t.typtypmod, d.declared
   FROM typed AS d JOIN pg_catalog.pg_type AS t ON t.oid = d.type WHERE t.typtype = 'd'
 )
 SELECT c.attnum, c.attname::text, c.attnotnull, c.declared, t.typcategory = 'A' AND t.typelem <> 0,
   CASE WHEN e.typtype = 'd' THEN e.typtypmod ELSE c.typmod END,
-  b.oid::int8, b.typtype::text, b.typname::text, n.nspname::text
+  b.oid::int8, b.typtype::text, b.typname::text, n.nspname::text,
+  COALESCE(pg_catalog.to_jsonb(o) ->> 'collisdeterministic' = 'false', false)
 FROM typed AS c
 JOIN pg_catalog.pg_type AS t ON t.oid = c.type
 LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND t.typcategory = 'A'
 JOIN pg_catalog.pg_type AS b ON b.oid = CASE WHEN e.typtype = 'd' THEN e.typbasetype WHEN e.oid IS NOT NULL THEN e.oid ELSE t.oid END
 JOIN pg_catalog.pg_namespace AS n ON n.oid = b.typnamespace
+LEFT JOIN pg_catalog.pg_collation AS o ON o.oid = c.collation
 WHERE t.typtype <> 'd' ORDER BY c.attnum";
 
 /// Finds the relation that `name` stands for, by PostgreSQL's own rules for names.
-pub(super) async fn read_relation(connection: &PostgresConnection, name: &str) -> Result<Relation, StoreError> {
+pub(super) async fn read_relation(connection: &Arc<PostgresConnection>, name: &str) -> Result<Relation, StoreError> {
     let rows = connection.query_once(RELATION, &[Parameter::text(name)]).await?;
     let Some(row) = rows.first() else {
         return Err(invalid(
@@ -122,7 +129,7 @@ pub(super) async fn read_relation(connection: &PostgresConnection, name: &str) -
 
 /// The columns to expose, in the order of `only` if that is given, with the types of `types` instead of the store's.
 pub(super) async fn read_columns(
-    connection: &PostgresConnection,
+    connection: &Arc<PostgresConnection>,
     relation: &Relation,
     only: Option<&[String]>,
     types: &[(String, PgType)],
@@ -173,6 +180,7 @@ struct StoredColumn {
     type_kind: String,
     type_name: String,
     type_schema: String,
+    is_collated_freely: bool,
 }
 
 impl StoredColumn {
@@ -188,6 +196,7 @@ impl StoredColumn {
             type_kind: get(row, 7)?,
             type_name: get(row, 8)?,
             type_schema: get(row, 9)?,
+            is_collated_freely: get(row, 10)?,
         })
     }
 
@@ -219,8 +228,25 @@ impl StoredColumn {
             keys,
             equality,
             can_filter: !padded,
+            key_equality: self.key_equality(&pg_type, is_own),
             pg_type,
         })
+    }
+
+    fn key_equality(&self, pg_type: &PgType, is_own: bool) -> KeyEquality {
+        let of_store = |reason: String| KeyEquality::OfStore { reason };
+        match pg_type {
+            PgType::Json => KeyEquality::None { reason: "type json has no equality".to_string() },
+            PgType::Array(_) => KeyEquality::None { reason: format!("keys of type {pg_type} are not supported") },
+            PgType::Jsonb => of_store("equal values of type jsonb need not look the same".to_string()),
+            _ if is_own && (self.type_oid == BPCHAR || self.is_citext()) => {
+                of_store(format!("its type {} has an equality of its own", self.declared))
+            }
+            _ if is_own && self.is_collated_freely => {
+                of_store("its collation holds different texts for equal".to_string())
+            }
+            _ => KeyEquality::ByValue,
+        }
     }
 
     /// The parameter's cast and the comparison for a key of the column's own type.

@@ -2,19 +2,15 @@
 //!
 //! 20 s here; `tests/soak/run` does it for five minutes. `SOAK_SECONDS` says for how long.
 
-use std::fs;
-use std::process::Stdio;
 use std::time::Duration;
 
 use datafusion::common::runtime::SpawnedTask;
 use futures::{TryStreamExt, pin_mut};
-use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, interval};
 use tokio_postgres::NoTls;
 
 use crate::support::postgres::PostgresServer;
+use crate::support::process::{Process, catalog_file};
 
 const ROWS_PER_SECOND: u64 = 10_000;
 /// Keys go from 1 to this; the table has all but the last tenth.
@@ -64,10 +60,12 @@ async fn ten_thousand_rows_a_second_are_complete_and_in_order_in_flat_memory() {
          ANALYZE soak_customers"
     );
     postgres.execute(&fill).await;
-    let server = Server::start(&CATALOG.replace("ROWS", &rows.to_string()), &postgres.url()).await;
+    let text = CATALOG.replace("ROWS", &rows.to_string()).replace("${URL}", &postgres.url());
+    let (_folder, path) = catalog_file(&text);
+    let (server, port) = Process::serve(&path, &[]).await;
     let start = server.resident_kib();
 
-    let readers = ["customers", "remembered"].map(|lookup| SpawnedTask::spawn(read(server.port, lookup, rows)));
+    let readers = ["customers", "remembered"].map(|lookup| SpawnedTask::spawn(read(port, lookup, rows)));
     let readers = futures::future::join_all(readers);
     pin_mut!(readers);
     let mut seconds_passed = interval(Duration::from_secs(1));
@@ -149,37 +147,6 @@ async fn read(port: u16, lookup: &'static str, rows: u64) -> Report {
     assert_eq!(count as u64, rows, "{lookup}: rows are lost");
     drop(connection);
     Report { lookup, found, elapsed: begin.elapsed(), lag }
-}
-
-/// The program in a process of its own, so that its memory is its own.
-struct Server {
-    child: Child,
-    port: u16,
-    _folder: TempDir,
-    _stdout: Lines<BufReader<ChildStdout>>,
-}
-
-impl Server {
-    async fn start(catalog: &str, url: &str) -> Server {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("catalog.toml");
-        fs::write(&path, catalog).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));
-        command.arg("serve").arg(&path).args(["--listen", "127.0.0.1:0"]).env("URL", url);
-        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = stdout.next_line().await.unwrap().unwrap_or_default();
-        let port = line.strip_prefix("listening on 127.0.0.1:").and_then(|port| port.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("the server's first line is {line:?}"));
-        Server { child, port, _folder: folder, _stdout: stdout }
-    }
-
-    fn resident_kib(&self) -> u64 {
-        let process = self.child.id().expect("the server runs");
-        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has a VmRSS");
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
 }
 
 fn show(kib: u64) -> String {

@@ -108,6 +108,52 @@ async fn until_running(server: &PostgresServer, count: &str) {
     while server.query(active).await[0][0].as_deref() != Some(count) {}
 }
 
+/// A million rows of one key, each of more than a thousand bytes; the sequence counts those that the server has made.
+const WIDE: &str = "CREATE SEQUENCE made;
+    CREATE VIEW wide AS SELECT 1 AS id, repeat('w', 1000) || nextval('made') AS filling FROM generate_series(1, 1000000);
+    CREATE TABLE narrow (id int4 NOT NULL, name text NOT NULL); INSERT INTO narrow VALUES (1, 'Ann')";
+
+#[tokio::test]
+async fn answer_beyond_max_answer_bytes_is_refused_without_reading_it_to_the_end() {
+    let server = PostgresServer::start();
+    server.execute(WIDE).await;
+    for prepare in [true, false] {
+        server.execute("ALTER SEQUENCE made RESTART").await;
+        let connection = connection(&server, Options { max_connections: 1, prepare });
+        let wide = PostgresStore::connect(Arc::clone(&connection), table("wide")).await.unwrap();
+        let narrow = PostgresStore::connect(connection, table("narrow")).await.unwrap();
+        let mut asked = request(&[0], &[1], &[], vec![ints(&[1])]);
+        asked.max_answer_bytes = 1 << 20;
+        let answer = tokio::time::timeout(LONG, wide.lookup(&asked)).await.expect("an answer in time");
+        assert!(matches!(answer, Err(StoreError::TooLarge { max_answer_bytes: 1_048_576 })), "{answer:?}");
+        assert_eq!(texts(&lookup(&narrow).await.unwrap()), ["0: Ann"], "the connection's place is free again");
+        let active = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%WITH ORDINALITY%wide%' AND pid <> pg_backend_pid()";
+        while server.query(active).await[0][0].as_deref() != Some("0") {}
+        let made = server.query("SELECT last_value FROM made").await[0][0].clone().unwrap();
+        // What the answer may have, and what lies between the server and us.
+        assert!((1_000..100_000).contains(&made.parse().unwrap()), "the server made {made} of a million rows");
+    }
+}
+
+#[tokio::test]
+async fn bytes_of_an_answer_are_those_of_its_arrays() {
+    let server = PostgresServer::shared();
+    server
+        .execute(
+            "CREATE TABLE sizes (id int4, name text, short text, numbers int4[], raw bytea, flag bool, ref uuid, missing text);
+            INSERT INTO sizes VALUES (1, repeat('x', 20), 'short', '{1,2,3}', 'bytes', true, gen_random_uuid(), NULL)",
+        )
+        .await;
+    let store = store(server, "sizes").await;
+    let mut asked = request(&[0], &[0, 1, 2, 3, 4, 5, 6, 7], &[], vec![ints(&[1])]);
+    // The position, then column by column.
+    let bytes = 4 + 4 + (16 + 20) + 16 + (4 + 3 * 4) + (4 + 5) + 1 + (16 + 36) + 16;
+    asked.max_answer_bytes = bytes;
+    assert_eq!(store.lookup(&asked).await.unwrap().rows.num_rows(), 1);
+    asked.max_answer_bytes = bytes - 1;
+    assert!(matches!(store.lookup(&asked).await, Err(StoreError::TooLarge { .. })));
+}
+
 #[tokio::test]
 async fn altered_table_is_read_as_declared_or_refused() {
     let server = PostgresServer::shared();

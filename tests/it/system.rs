@@ -106,6 +106,8 @@ async fn warm_fills_the_cache_and_invalidate_empties_it() {
     assert_eq!(text(&client, counters).await, "1 3 3");
     store.simple_query("UPDATE system_warm SET name = upper(name)").await.unwrap();
     assert_eq!(names(&client).await, ["Ann", "Bob"]);
+    let name = "SELECT c.name FROM (SELECT CAST(2 AS bigint) AS k) v LOOKUP JOIN customers c ON c.id = v.k";
+    assert_eq!(text(&client, name).await, "Bob", "what holds all columns serves who needs one");
     assert_eq!(text(&client, counters).await, "1 3 3", "the cache has answered");
 
     // Neither planning nor EXPLAIN forgets anything.

@@ -156,3 +156,46 @@ pub const QUERIES: &[&str] = &[
     "SELECT j.n, j.id FROM (SELECT o.n, p.id, p.flag FROM orders AS o LEFT LOOKUP JOIN people AS p ON o.raw = p.raw) AS j \
      WHERE j.flag",
 ];
+
+/// Reads of the lookup tables outside of lookup joins, in any order.
+pub const READS: &[&str] = &[
+    // By key, of each type.
+    "SELECT * FROM people AS p WHERE big = 3",
+    "SELECT * FROM people AS p WHERE 3 = p.big OR p.big IN (4, 5) OR p.big = 3",
+    "SELECT id, big FROM people AS p WHERE big IN (3, NULL, 3, 10, 2147483648)",
+    "SELECT id, small FROM people AS p WHERE small IN (3, 5000000000)",
+    "SELECT id, small FROM people AS p WHERE small = 3.0 OR small = 2.5",
+    "SELECT id, words FROM people AS p WHERE words IN ('a', 'A', 'a ', 'it''s', '$1', '\\')",
+    "SELECT id, code FROM people AS p WHERE code IN ('a', 'a  ', '')",
+    "SELECT id, price FROM people AS p WHERE price IN (1.5, 1.50, 12.345, 0.00001)",
+    "SELECT id, ratio FROM people AS p WHERE ratio IN (0, '-0', 'NaN', 'Infinity', 0.1)",
+    "SELECT id, day FROM people AS p WHERE day IN ('1970-01-01', DATE '9999-12-31')",
+    "SELECT id, day FROM people AS p WHERE day = TIMESTAMP '1970-01-01 00:00:00'",
+    "SELECT id, at FROM people AS p WHERE at IN ('2024-03-31 00:30:00+00', TIMESTAMPTZ '2024-03-31 02:30:00+02')",
+    "SELECT id, ref FROM people AS p WHERE ref IN ('A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11')",
+    "SELECT id, raw FROM people AS p WHERE raw IN ('\\xdead', CAST('\\x00' AS bytea))",
+    "SELECT id, flag FROM people AS p WHERE flag = true AND big = 3",
+    "SELECT id, flag FROM people AS p WHERE NOT flag",
+    // Several columns, and conditions beside them.
+    "SELECT id, big, small FROM people AS p WHERE big IN (1, 2, 3, 4, 5) AND small IN (1, 2, 3)",
+    "SELECT id FROM people AS p WHERE big IN (1, 2, 3, 4, 5) AND small > 1 AND words LIKE '%a%'",
+    "SELECT id FROM people AS p WHERE big = 3 AND big = small",
+    "SELECT id FROM people AS p WHERE big = 3 AND note IS NULL",
+    "SELECT name FROM places AS q WHERE id IN (1, 2, 3) ORDER BY name LIMIT 2",
+    // Whole, with conditions for the store and for us.
+    "SELECT * FROM people AS p",
+    "SELECT 1 FROM people AS p",
+    "SELECT count(*), sum(big), max(price) FROM people AS p",
+    "SELECT flag, count(*), sum(small) FROM people AS p WHERE small > 1 GROUP BY flag",
+    "SELECT id FROM people AS p WHERE words LIKE '%a%' AND small < 4",
+    "SELECT id, words FROM people AS p WHERE length(words) > 3 OR flag IS NULL",
+    "SELECT id FROM people AS p WHERE big NOT IN (1, 2, 3)",
+    "SELECT id FROM people AS p ORDER BY id DESC LIMIT 5 OFFSET 2",
+    "SELECT DISTINCT words FROM people AS p WHERE small = 2 OR big = 3",
+    "SELECT p.id, q.id FROM people AS p JOIN places AS q ON p.big = q.big",
+    "SELECT p.id, q.id FROM people AS p LEFT JOIN places AS q ON p.words = q.words AND q.flag WHERE p.small IN (1, 2)",
+    "SELECT p.id, q.id FROM people AS p LOOKUP JOIN places AS q ON p.words = q.words WHERE p.small IN (1, 2)",
+    "SELECT id FROM people AS p WHERE EXISTS (SELECT 1 FROM places AS q WHERE q.big = p.big)",
+    "SELECT id FROM people AS p WHERE big = (SELECT max(q.big) FROM places AS q WHERE q.small = 2)",
+    "SELECT o.n FROM orders AS o WHERE o.big IN (SELECT p.big FROM people AS p WHERE p.flag)",
+];

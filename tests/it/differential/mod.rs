@@ -1,6 +1,8 @@
 //! Lookup joins against PostgreSQL's ordinary joins of the same random rows: the same bag of rows in each ordering, at
 //! each batch size, cached and not; and in order of arrival where that is asked for.
 //!
+//! Reads of the lookup tables outside of lookup joins are compared as well.
+//!
 //! Both systems get the same text, where `LOOKUP JOIN` is what PostgreSQL calls `JOIN`. `joins.rs` has the joins,
 //! `data.rs` makes the rows from a seed: `LOOKASIDE_SEED=7 cargo test --test it differential` takes another one.
 
@@ -32,10 +34,12 @@ struct Way {
     batch_size: usize,
 }
 
-/// A join with what PostgreSQL says of it.
+/// A query with what PostgreSQL says of it.
 struct Case {
     sql: String,
     expected: Vec<Row>,
+    /// Whether it joins the stream: then its first column is the order of arrival.
+    is_join: bool,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,13 +71,16 @@ async fn cases(server: &PostgresServer) -> Vec<Case> {
     let inner = joins::KEYS.iter().map(|condition| join("LOOKUP JOIN", condition));
     let left = joins::KEYS.iter().chain(joins::CONDITIONS).map(|condition| join("LEFT LOOKUP JOIN", condition));
     let whole = joins::QUERIES.iter().map(ToString::to_string);
+    let joins = inner.chain(left).chain(whole).map(|sql| (sql, true));
+    let reads = joins::READS.iter().map(|sql| (sql.to_string(), false));
     let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
     let asking = async {
         client.batch_execute("SET search_path = differential; SET TimeZone = 'UTC'").await.unwrap();
         let mut cases = vec![];
-        for sql in inner.chain(left).chain(whole) {
+        for (sql, is_join) in joins.chain(reads) {
             let expected = rows(&client, &sql.replace("LOOKUP JOIN", "JOIN")).await;
-            cases.push(Case { expected: sorted(expected.unwrap_or_else(|error| panic!("{error} in {sql}"))), sql });
+            let expected = sorted(expected.unwrap_or_else(|error| panic!("{error} in {sql}")));
+            cases.push(Case { sql, expected, is_join });
         }
         cases
     };
@@ -96,7 +103,7 @@ async fn check(way: Way, data: Arc<Data>, cases: Arc<Vec<Case>>) -> Vec<String> 
         for suffix in ["", "_cached", "_cached"] {
             let sql = spell(&case.sql, suffix, way);
             let difference = match rows(&client, &sql).await {
-                Ok(rows) => difference(way, rows, &case.expected),
+                Ok(rows) => difference(way.ordering == "ordered" && case.is_join, rows, &case.expected),
                 Err(error) => Some(error),
             };
             differences.extend(difference.map(|difference| format!("{sql}\n    {difference}")));
@@ -121,16 +128,23 @@ fn spell(sql: &str, suffix: &str, way: Way) -> String {
                 &format!("LOOKUP JOIN {table} AS {alias} "),
                 &format!("LOOKUP JOIN {table}{suffix} AS {alias} {options} "),
             );
+            for word in ["FROM", " JOIN"] {
+                let (read, renamed) =
+                    (format!("{word} {table} AS {alias}"), format!("{word} {table}{suffix} AS {alias}"));
+                spelled = spelled.replace(&read, &renamed);
+            }
         }
     }
     spelled
 }
 
 /// What is wrong with the rows, if anything is.
-fn difference(way: Way, rows: Vec<Row>, expected: &[Row]) -> Option<String> {
-    let arrivals: Vec<i64> = rows.iter().map(|row| row[0].as_ref().unwrap().parse().unwrap()).collect();
-    if way.ordering == "ordered" && !arrivals.is_sorted() {
-        return Some(format!("out of order: {arrivals:?}"));
+fn difference(in_order: bool, rows: Vec<Row>, expected: &[Row]) -> Option<String> {
+    if in_order {
+        let arrivals: Vec<i64> = rows.iter().map(|row| row[0].as_ref().unwrap().parse().unwrap()).collect();
+        if !arrivals.is_sorted() {
+            return Some(format!("out of order: {arrivals:?}"));
+        }
     }
     let rows = sorted(rows);
     if rows == expected {

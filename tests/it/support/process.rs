@@ -10,9 +10,10 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::support::raw::DEADLINE;
 
-/// The binary under test.
+/// The binary under test; `LOOKASIDE_PROGRAM` names another build of it.
 pub fn lookaside() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_lookaside"))
+    let program = std::env::var("LOOKASIDE_PROGRAM");
+    Command::new(program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_lookaside").to_string()))
 }
 
 /// psql without its start-up file, connected to this port.
@@ -63,7 +64,9 @@ impl Process {
     pub async fn serve(catalog: &Path, arguments: &[&str]) -> (Process, u16) {
         let mut command = lookaside();
         command.arg("serve").arg(catalog).args(["--listen", "127.0.0.1:0"]).args(arguments);
-        command.env("LOOKASIDE_LOG", "debug");
+        if std::env::var_os("LOOKASIDE_LOG").is_none() {
+            command.env("LOOKASIDE_LOG", "debug");
+        }
         let mut process = Process::start(command);
         let line = process.line().await.unwrap_or_else(|| panic!("no line: {}", process.stderr()));
         let address = line.strip_prefix("listening on 127.0.0.1:").unwrap_or_else(|| panic!("{line}"));
@@ -90,6 +93,14 @@ impl Process {
     /// What there is on stderr so far.
     pub fn stderr(&self) -> String {
         self.errors.lock().unwrap().clone()
+    }
+
+    /// Its resident memory.
+    pub fn resident_kib(&self) -> u64 {
+        let process = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has a VmRSS");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Sends a signal by its name, as in `INT`.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use ahash::RandomState;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type, IntervalMonthDayNanoType, IntervalUnit};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, RecordBatch, StringViewArray};
+use datafusion::arrow::datatypes::{DataType, Field, Float32Type, Float64Type, IntervalMonthDayNanoType, IntervalUnit};
 use datafusion::arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashTable;
 
-use crate::error::{Error, Result};
+use super::KeyEquality;
+use crate::error::Result;
+use crate::format::literal;
 use crate::pg_type::PgType;
 
 const NANOS_PER_DAY: i128 = 86_400_000_000_000;
@@ -16,7 +18,8 @@ const NANOS_PER_DAY: i128 = 86_400_000_000_000;
 const DAYS_PER_MONTH: i64 = 30;
 
 /// Rows by key; rows of one key in the order of the table. A NULL in a key finds nothing and is not found.
-pub(super) struct FileIndex {
+pub(super) struct MemoryIndex {
+    types: Vec<PgType>,
     converter: RowConverter,
     hasher: RandomState,
     /// The keys of all rows of the table.
@@ -31,24 +34,24 @@ pub(super) struct FileIndex {
     rows: Vec<u32>,
 }
 
-impl FileIndex {
+impl MemoryIndex {
     /// # Errors
-    /// 0A000 for a type whose equality is not that of its bytes here: json, jsonb, arrays.
-    pub(super) fn try_new(table: &RecordBatch, key_columns: &[usize]) -> Result<FileIndex> {
+    /// 0A000 for a type that [`key_equality`] refuses; 22P02 for a uuid that is none.
+    pub(super) fn try_new(table: &RecordBatch, key_columns: &[usize]) -> Result<MemoryIndex> {
         let mut columns = Vec::with_capacity(key_columns.len());
+        let mut types = Vec::with_capacity(key_columns.len());
         for &position in key_columns {
             let schema = table.schema();
+            key_equality(schema.field(position)).check_key(schema.field(position).name())?;
             let pg_type = PgType::of_field(schema.field(position))?;
-            if matches!(pg_type, PgType::Json | PgType::Jsonb | PgType::Array(_)) {
-                let name = schema.field(position).name();
-                return Err(Error::unsupported(format!("column \"{name}\" of type {pg_type} cannot be a key")));
-            }
-            columns.push(comparable(table.column(position)));
+            columns.push(comparable(table.column(position), &pg_type)?);
+            types.push(pg_type);
         }
         let fields = columns.iter().map(|column| SortField::new(column.data_type().clone()));
         let converter = RowConverter::new(fields.collect())?;
         let keys = converter.convert_columns(&columns)?;
-        let mut index = FileIndex {
+        let mut index = MemoryIndex {
+            types,
             converter,
             hasher: RandomState::new(),
             keys,
@@ -68,7 +71,8 @@ impl FileIndex {
 
     /// For each key in turn, its rows: pairs of the key's position and the row's.
     pub(super) fn find(&self, keys: &[ArrayRef]) -> Result<(Vec<u32>, Vec<u32>)> {
-        let columns = keys.iter().map(comparable).collect::<Vec<_>>();
+        let columns = keys.iter().zip(&self.types).map(|(keys, pg_type)| comparable(keys, pg_type));
+        let columns = columns.collect::<Result<Vec<_>>>()?;
         let wanted = self.converter.convert_columns(&columns)?;
         let (mut positions, mut rows) = (Vec::new(), Vec::new());
         for (position, key) in wanted.iter().enumerate() {
@@ -86,12 +90,18 @@ impl FileIndex {
         Ok((positions, rows))
     }
 
+    /// What the index takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let numbers = self.row_of_group.capacity() + self.starts.capacity() + self.rows.capacity();
+        self.keys.size() + self.groups.allocation_size() + numbers * size_of::<u32>()
+    }
+
     fn key_of(&self, group: u32) -> &[u8] {
         self.keys.row(self.row_of_group[group as usize] as usize).data()
     }
 
     fn group_for(&mut self, row: u32) -> u32 {
-        let FileIndex { hasher, keys, groups, row_of_group, .. } = self;
+        let MemoryIndex { hasher, keys, groups, row_of_group, .. } = self;
         let key_of = |group: &u32| keys.row(row_of_group[*group as usize] as usize).data();
         let bytes = keys.row(row as usize).data();
         if let Some(&group) = groups.find(hasher.hash_one(bytes), |group| key_of(group) == bytes) {
@@ -122,9 +132,24 @@ impl FileIndex {
     }
 }
 
-/// The values in a form whose equal bytes are PostgreSQL's equal values: -0 is 0, every NaN the same, a month 30 days.
-fn comparable(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
+/// How a table in memory compares a column of this type with keys.
+pub(super) fn key_equality(field: &Field) -> KeyEquality {
+    match PgType::of_field(field) {
+        Ok(pg_type @ (PgType::Json | PgType::Jsonb | PgType::Array(_))) => {
+            KeyEquality::None { reason: format!("equal values of type {pg_type} need not look the same") }
+        }
+        Ok(_) => KeyEquality::ByValue,
+        Err(error) => KeyEquality::None { reason: error.to_string() },
+    }
+}
+
+/// The values in a form whose equal bytes are PostgreSQL's equal values: -0 is 0, every NaN the same, a month 30 days,
+/// a uuid without capitals.
+///
+/// # Errors
+/// 22P02 for a uuid that is none.
+pub(crate) fn comparable(column: &ArrayRef, pg_type: &PgType) -> Result<ArrayRef> {
+    Ok(match column.data_type() {
         DataType::Float32 => {
             let column = column.as_primitive::<Float32Type>();
             Arc::new(column.unary::<_, Float32Type>(|value| if value.is_nan() { f32::NAN } else { value + 0.0 }))
@@ -142,6 +167,11 @@ fn comparable(column: &ArrayRef) -> ArrayRef {
             });
             Arc::new(nanos.collect::<Decimal128Array>())
         }
+        DataType::Utf8View if *pg_type == PgType::Uuid => {
+            let texts = column.as_string_view().iter();
+            let uuids = texts.map(|text| text.map(literal::uuid).transpose()).collect::<Result<Vec<_>, _>>()?;
+            Arc::new(StringViewArray::from_iter(uuids))
+        }
         _ => Arc::clone(column),
-    }
+    })
 }

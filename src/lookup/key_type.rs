@@ -36,7 +36,14 @@ pub fn check_comparable(one: &Expr, other: &Expr, schema: &DFSchema) -> Result<(
     if family(&one_type) == family(&other_type) {
         return Ok(());
     }
-    Err(types_differ(&one.to_string(), &one_type.to_string(), &other.to_string(), &other_type.to_string()))
+    Err(types_differ(&shown(one), &one_type.to_string(), &shown(other), &other_type.to_string()))
+}
+
+fn shown(expr: &Expr) -> String {
+    match expr {
+        Expr::Literal(value, _) => value.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// The same error for types that only coercion has brought together.

@@ -1,0 +1,79 @@
+//! Forgetting what the store may have changed.
+//!
+//! An answer to a request that was sent before is never cached after, and rows that arrive after do not join older
+//! flights of what was forgotten.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::buffer::NullBuffer;
+use datafusion::arrow::compute::kernels::cast::{CastOptions, can_cast_types, cast_with_options};
+
+use super::cache::Probe;
+use super::table::LookupTable;
+use super::variant::Variant;
+use crate::error::Result;
+
+impl LookupTable {
+    /// Forgets every answer; returns how many keys were remembered.
+    pub fn invalidate_all(&self) -> u64 {
+        let forgotten = match &self.cache {
+            Some(cache) => cache.forget_all(|| self.flights.next_generation()),
+            None => {
+                self.flights.next_generation();
+                0
+            }
+        };
+        self.note_invalidation();
+        forgotten
+    }
+
+    /// Forgets the answers to these keys, whichever columns they are of; returns how many there were. `keys` has an
+    /// array for each key column, of its type or one that can be cast to it; joins with other keys keep what they know.
+    ///
+    /// # Errors
+    /// Internal, if the arrays differ in length.
+    pub fn invalidate_keys(&self, keys: &[ArrayRef]) -> Result<u64> {
+        let mut forgotten = 0;
+        for variant in self.variants() {
+            let Some(keys) = as_keys_of(&variant, keys)? else { continue };
+            let valid =
+                keys.iter().fold(None, |valid, key| NullBuffer::union(valid.as_ref(), key.logical_nulls().as_ref()));
+            let encoded = variant.encode_keys(&keys)?;
+            let is_key = |row: &usize| valid.as_ref().is_none_or(|valid| valid.is_valid(*row));
+            let rows = (0..encoded.num_rows()).filter(is_key).map(|row| encoded.row(row).data());
+            let probes: Vec<Probe<'_>> =
+                rows.map(|key| Probe { variant: &variant, hash: variant.hash_key(key), key }).collect();
+            let mark = || self.flights.forget(&probes);
+            match &self.cache {
+                Some(cache) => forgotten += cache.forget(mark, probes.iter().copied()),
+                None => mark(),
+            }
+        }
+        self.note_invalidation();
+        Ok(forgotten)
+    }
+
+    /// Rises after something was forgotten. Who copies answers drops the copies if it has risen since before he read
+    /// the first of them.
+    pub(super) fn invalidations(&self) -> u64 {
+        self.invalidations.load(Relaxed)
+    }
+
+    fn note_invalidation(&self) {
+        self.invalidations.fetch_add(1, Relaxed);
+    }
+}
+
+/// The keys in the variant's types; `None` if these are other keys than the variant's. What has no place in its type
+/// becomes NULL.
+fn as_keys_of(variant: &Variant, keys: &[ArrayRef]) -> Result<Option<Vec<ArrayRef>>> {
+    let types = variant.key_types();
+    let castable = |(key, to): (&ArrayRef, _)| can_cast_types(key.data_type(), to);
+    if types.len() != keys.len() || !keys.iter().zip(types).all(castable) {
+        return Ok(None);
+    }
+    let options = CastOptions { safe: true, ..CastOptions::default() };
+    let keys = keys.iter().zip(types).map(|(key, to)| Ok(cast_with_options(key, to, &options)?));
+    keys.collect::<Result<_>>().map(Some)
+}
