@@ -188,6 +188,45 @@ async fn queries_are_seen_while_they_run_and_not_after() {
 }
 
 #[tokio::test]
+async fn what_goes_wrong_is_seen_with_its_time_and_without_secrets() {
+    let (_server, client, store) = start("system_errors").await;
+    let error = "SELECT concat(state, ' ', failures, ' ', last_error, ' ', last_error_at > now() - INTERVAL '1 minute') \
+        FROM lookaside.lookups";
+    assert_eq!(text(&client, "SELECT lookaside.warm('customers', 1)").await, "1");
+    assert_eq!(text(&client, error).await, "connected 0  ");
+    store.simple_query("DROP TABLE system_errors").await.unwrap();
+    assert_eq!(failure(&client, "SELECT lookaside.warm('customers', 2)").await, "HV000");
+    let told = text(&client, error).await;
+    assert!(told.starts_with("connected 1 lookup in \"customers\" failed: ") && told.ends_with(" true"), "{told}");
+
+    // A store that cannot be reached has failed no request, but says why.
+    let nowhere = "[connection.shop]\ntype = \"postgres\"\nurl = \"postgres://me:not-a-secret@127.0.0.1:1/shop\"\n\
+        [lookup.customers]\nconnection = \"shop\"\ntable = \"customers\"\n";
+    let server = Lookaside::start(nowhere).await;
+    let client = server.connect().await;
+    assert_eq!(failure(&client, "SELECT * FROM customers WHERE id = 1").await, "HV00N");
+    let told = text(&client, error).await;
+    assert!(told.starts_with("not connected 0 store of lookup table \"customers\" is not available: "), "{told}");
+    assert!(told.ends_with(" true") && !told.contains("not-a-secret"), "{told}");
+}
+
+#[tokio::test]
+async fn malformed_rows_that_are_skipped_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("orders.csv");
+    std::fs::write(&path, "id\n1\nnot a number\n3\n").unwrap();
+    let catalog = format!(
+        "[stream.orders]\ntype = \"file\"\npath = \"{}\"\nformat = \"csv\"\non_malformed = \"skip\"\n\
+        [stream.orders.columns]\nid = \"bigint\"\n",
+        path.display()
+    );
+    let server = Lookaside::start(&catalog).await;
+    let client = server.connect().await;
+    assert_eq!(text(&client, "SELECT id FROM orders").await, "1,3");
+    assert_eq!(text(&client, "SELECT concat(rows_read, ' ', rows_skipped) FROM lookaside.streams").await, "2 1");
+}
+
+#[tokio::test]
 async fn a_cursor_is_a_query_as_long_as_it_is_open() {
     let server =
         Lookaside::start("[stream.n]\ntype = \"generator\"\nrows_per_second = 0\n[stream.n.columns]\nn = \"n\"\n")
