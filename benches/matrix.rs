@@ -35,7 +35,8 @@ const LATENCIES_MS: [u64; 4] = [0, 1, 10, 50];
 const HIT_PERCENTS: [u32; 4] = [0, 50, 95, 99];
 const ORDERINGS: [Ordering; 2] = [Ordering::Ordered, Ordering::Unordered];
 /// Name, batch_size, max_in_flight.
-const MODES: [(&str, usize, usize); 3] = [("row by row", 1, 1), ("batched", 1000, 1), ("batched, 8 in flight", 1000, 8)];
+const MODES: [(&str, usize, usize); 3] =
+    [("row by row", 1, 1), ("batched", 1000, 1), ("batched, 8 in flight", 1000, 8)];
 /// Keys that are in the cache before the clock starts.
 const HOT_KEYS: i64 = 1000;
 const BATCH_ROWS: usize = 1000;
@@ -193,7 +194,12 @@ async fn waits(
         let (batch, now) = (batch?, Instant::now());
         let came = came.lock().unwrap_or_else(PoisonError::into_inner);
         waited.extend(
-            batch.column(0).as_primitive::<Int64Type>().values().iter().map(|n| (now - came[*n as usize]).as_secs_f64() * 1e3),
+            batch
+                .column(0)
+                .as_primitive::<Int64Type>()
+                .values()
+                .iter()
+                .map(|n| (now - came[*n as usize]).as_secs_f64() * 1e3),
         );
     }
     waited.sort_by(f64::total_cmp);

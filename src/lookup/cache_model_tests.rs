@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, PartialCache};
 use super::super::scripted::{Feed, left_join, milliseconds, policy, ready, run};
 use super::super::{LookupJoin, LookupTable};
-use crate::store::{Answer, LookupRequest, LookupShape, Store, StoreError};
+use crate::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
 
 const TIMEOUT: Duration = milliseconds(200);
 
@@ -80,6 +80,18 @@ impl Store for NotingStore {
 
     fn can_filter(&self, _filter: &Expr) -> bool {
         false
+    }
+
+    fn key_equality(&self, _column: usize) -> KeyEquality {
+        KeyEquality::ByValue
+    }
+
+    fn can_scan(&self) -> bool {
+        false
+    }
+
+    async fn scan(&self, _request: &ScanRequest) -> Result<RowBatches, StoreError> {
+        Err(crate::error::Error::internal("it has no end").into())
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {

@@ -279,6 +279,26 @@ async fn earlier_alarm_is_not_missed_behind_a_later_one() {
     assert_eq!(ready(&mut rows).await, ["0:1/0"], "they share the request");
 }
 
+#[tokio::test(start_paused = true)]
+async fn many_rows_of_one_key_make_one_request_and_hot_keys_are_asked_for_once() {
+    for cache in [CachePolicy::None, CachePolicy::Partial(PartialCache::default())] {
+        let store = ScriptedStore::new(|_| Reply::After(milliseconds(50)));
+        let policy = LookupPolicy { cache, ..batched(Ordering::Ordered) };
+        let table = table(&store, &policy);
+        let (mut feed, mut rows) = run(&table, left_join(policy));
+        // In batches of one row, as a live stream has them.
+        (0..1000).for_each(|_| drop(feed.send([7])));
+        ready(&mut rows).await;
+        assert_eq!(store.requests(), [[7]], "1,000 equal keys that are missing at once make one request");
+        (0..1000).for_each(|n| drop(feed.send([n % 10 + 20])));
+        feed.end();
+        let (all, error) = drain(&mut rows).await;
+        assert_eq!((all.len(), error), (2000, None));
+        let keys: usize = store.requests().iter().map(Vec::len).sum();
+        assert_eq!(keys, 1 + 10, "1,000 rows over 10 hot keys ask the store for 10 keys");
+    }
+}
+
 #[test]
 fn rests_grow_to_their_bound_and_vary() {
     let retry = attempts(9);

@@ -9,6 +9,7 @@ use super::super::contract;
 use super::*;
 use crate::error::Code;
 use crate::pg_type::PgType;
+use crate::store::LookupShape;
 
 fn embedded(rows: RecordBatch) -> FileStore {
     let schema = rows.schema();

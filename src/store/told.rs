@@ -12,7 +12,9 @@ use datafusion::logical_expr::Expr;
 use futures::StreamExt;
 use tokio::time::Instant;
 
-use super::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError, contract, file};
+use super::{
+    Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError, contract, file,
+};
 use crate::pg_type::PgType;
 
 /// Answers at once that no key has a row, unless told otherwise.

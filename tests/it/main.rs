@@ -4,6 +4,7 @@
 mod architecture;
 mod clients;
 mod commands;
+mod conformance;
 mod differential;
 mod failure;
 mod protocol;

@@ -72,7 +72,8 @@ async fn more_keys_than_the_cache_holds_need_no_more_than_its_bound() {
                    LOOKUP JOIN customers AS c WITH (cache = 'bypass') ON o.n = c.id";
     watch(&server, port, warm_up).await;
     let idle = server.resident_kib();
-    let sql = "SELECT count(*) FROM orders AS o LOOKUP JOIN customers AS c ON o.n = c.id WHERE c.name LIKE 'customer %'";
+    let sql =
+        "SELECT count(*) FROM orders AS o LOOKUP JOIN customers AS c ON o.n = c.id WHERE c.name LIKE 'customer %'";
     let (count, took, samples) = watch(&server, port, sql).await;
     assert_eq!(count as u64, keys);
     let most = samples.iter().max().unwrap();

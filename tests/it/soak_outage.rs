@@ -52,9 +52,8 @@ circuit_breaker = {{ failures = 5, open_for = "{open_for}s" }}
     let server = Lookaside::start(&catalog).await;
     let (found, missed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let port = server.port;
-    let readers: Vec<_> = (0..QUERIES)
-        .map(|_| SpawnedTask::spawn(read(port, Arc::clone(&found), Arc::clone(&missed))))
-        .collect();
+    let readers: Vec<_> =
+        (0..QUERIES).map(|_| SpawnedTask::spawn(read(port, Arc::clone(&found), Arc::clone(&missed)))).collect();
     until(|| found.load(SeqCst) > QUERIES * ROWS_PER_SECOND).await;
 
     postgres.stop();
@@ -76,7 +75,9 @@ circuit_breaker = {{ failures = 5, open_for = "{open_for}s" }}
     tokio::time::sleep(Duration::from_secs(down_for - 2)).await;
     let (probes, passed) = (knocks.load(SeqCst) - open, since.elapsed().as_secs_f64());
     let most = (passed / f64::from(open_for)).ceil() as u64 + 1;
-    println!("outage: {open} attempts until the breaker was open, then {probes} in {passed:.1} s with open_for {open_for} s");
+    println!(
+        "outage: {open} attempts until the breaker was open, then {probes} in {passed:.1} s with open_for {open_for} s"
+    );
     assert!(probes <= most, "{probes} attempts in {passed} s");
     let rows = missed.load(SeqCst) - missed_before;
     assert!(rows > QUERIES * ROWS_PER_SECOND * (down_for - 2) / 2, "rows went on without a match: {rows}");
