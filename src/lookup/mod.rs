@@ -26,6 +26,7 @@ mod l1;
 mod l1_index;
 mod lane;
 mod mailbox;
+mod metric;
 pub mod policy;
 #[cfg(test)]
 mod property_tests;
