@@ -22,9 +22,7 @@ use super::super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, Parti
 use super::super::scripted::{Feed, left_join, milliseconds, policy, ready, run};
 use super::super::{LookupJoin, LookupTable};
 use crate::error::Error;
-use crate::store::{
-    Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError,
-};
+use crate::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
 
 const TIMEOUT: Duration = milliseconds(200);
 

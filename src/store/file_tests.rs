@@ -9,7 +9,6 @@ use super::super::{LookupShape, contract};
 use super::*;
 use crate::error::Code;
 use crate::pg_type::PgType;
-use crate::store::LookupShape;
 
 fn embedded(rows: RecordBatch) -> FileStore {
     let schema = rows.schema();
