@@ -36,7 +36,7 @@ enum Command {
         /// Where to listen; port 0 picks a free one.
         #[arg(long)]
         listen: Option<String>,
-        /// Metrics and health over HTTP (not available yet).
+        /// Where to serve metrics and health over HTTP; port 0 picks a free one.
         #[arg(long)]
         http: Option<String>,
         /// Files of statements to run at start.

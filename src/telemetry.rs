@@ -58,6 +58,20 @@ impl Histogram {
         self.sum.fetch_add(quantity, Relaxed);
     }
 
+    /// The same quantity, so many times.
+    pub fn observe_many(&self, quantity: u64, times: u64) {
+        self.buckets[bucket_of(quantity)].fetch_add(times, Relaxed);
+        self.sum.fetch_add(quantity.saturating_mul(times), Relaxed);
+    }
+
+    /// All that another has seen as well.
+    pub fn add(&self, other: &Histogram) {
+        for (own, bucket) in self.buckets.iter().zip(&other.buckets) {
+            own.fetch_add(bucket.load(Relaxed), Relaxed);
+        }
+        self.sum.fetch_add(other.sum.load(Relaxed), Relaxed);
+    }
+
     pub fn distribution(&self) -> Distribution {
         let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).enumerate();
         let buckets = counts.filter(|(_, count)| *count > 0).map(|(nth, count)| (upper_bound(nth), count)).collect();
@@ -68,6 +82,11 @@ impl Histogram {
 impl Distribution {
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
+    }
+
+    /// How many quantities lie up to `bound`, if that is the bound of a bucket, as one less than each power of two is.
+    pub fn count_up_to(&self, bound: u64) -> u64 {
+        self.buckets.iter().take_while(|(upper, _)| *upper <= bound).map(|(_, count)| count).sum()
     }
 
     /// The bound below which a share `quantile` (0 to 1) of all quantities lies; `None` if there was none.
@@ -110,6 +129,21 @@ mod tests {
             assert!(quantity <= upper_bound(bucket), "{quantity}");
             assert!(bucket == 0 || quantity > upper_bound(bucket - 1), "{quantity}");
         }
+    }
+
+    #[test]
+    fn what_lies_up_to_a_doubling_is_counted_exactly() {
+        let histogram = Histogram::default();
+        (0..5000).for_each(|quantity| histogram.observe(quantity));
+        let seen = histogram.distribution();
+        for power in 0..12 {
+            assert_eq!(seen.count_up_to((1 << power) - 1), 1 << power);
+        }
+        let twice = Histogram::default();
+        twice.add(&histogram);
+        twice.add(&histogram);
+        twice.observe_many(7, 3);
+        assert_eq!((twice.distribution().count(), twice.distribution().sum), (10_003, 2 * seen.sum + 21));
     }
 
     #[test]

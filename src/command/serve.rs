@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, Lookup, Relation};
 use crate::command::stop::stop_signal;
 use crate::command::{open_engine, print_problems, read_catalogs, run_sql_file, show_error};
+use crate::engine::Engine;
+use crate::error::Result;
 use crate::server::Server;
+use crate::server::http::HttpServer;
 
 /// Where to listen when neither the command line nor the catalog says.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7432";
@@ -20,10 +23,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Serves until a signal to stop. Exit code 0 after that, 1 when it cannot start.
 pub async fn run(catalogs: &[PathBuf], listen: Option<String>, http: Option<String>, sql: &[PathBuf]) -> u8 {
-    if http.is_some() {
-        eprintln!("lookaside: --http is not available yet");
-        return 1;
-    }
     let definition = match read_catalogs(catalogs) {
         Ok(definition) => definition,
         Err(problems) => {
@@ -46,34 +45,43 @@ pub async fn run(catalogs: &[PathBuf], listen: Option<String>, http: Option<Stri
             return 1;
         }
     }
-    let server = match Server::bind(Arc::clone(&engine), &listen).await {
-        Ok(server) => server,
+    let (server, http) = match bind(&engine, &listen, http.as_deref()).await {
+        Ok(bound) => bound,
         Err(error) => {
             eprintln!("{}", show_error("lookaside", &error));
             return 1;
         }
     };
     let stores = connect_stores(engine.catalog());
-    let code = announce_and_run(server).await;
+    let code = announce_and_run(server, http).await;
     drop(stores);
     code
 }
 
+async fn bind(engine: &Arc<Engine>, listen: &str, http: Option<&str>) -> Result<(Server, Option<HttpServer>)> {
+    let server = Server::bind(Arc::clone(engine), listen).await?;
+    let http = match http {
+        Some(http) => Some(HttpServer::bind(&server, http).await?),
+        None => None,
+    };
+    Ok((server, http))
+}
+
 /// Tells where the server listens, as the first line on stdout, and serves until a signal to stop.
-pub async fn announce_and_run(server: Server) -> u8 {
-    match server.local_address() {
-        // A closed stdout is no reason not to serve.
-        Ok(address) => {
-            let _ = writeln!(std::io::stdout(), "listening on {address}");
-            let _ = std::io::stdout().flush();
-        }
-        Err(error) => {
-            eprintln!("{}", show_error("lookaside", &error));
-            return 1;
-        }
+async fn announce_and_run(server: Server, http: Option<HttpServer>) -> u8 {
+    if let Err(error) = announce(&server, http.as_ref()) {
+        eprintln!("{}", show_error("lookaside", &error));
+        return 1;
     }
     let stop = CancellationToken::new();
-    let serving = server.run(stop.clone());
+    let serving = async {
+        let answering = async {
+            if let Some(http) = http {
+                http.run(stop.clone()).await;
+            }
+        };
+        tokio::join!(server.run(stop.clone()), answering);
+    };
     tokio::pin!(serving);
     tokio::select! {
         () = &mut serving => {}
@@ -84,6 +92,17 @@ pub async fn announce_and_run(server: Server) -> u8 {
         }
     }
     0
+}
+
+fn announce(server: &Server, http: Option<&HttpServer>) -> Result<()> {
+    let mut lines = format!("listening on {}\n", server.local_address()?);
+    if let Some(http) = http {
+        lines.push_str(&format!("http on {}\n", http.local_address()?));
+    }
+    let mut stdout = std::io::stdout();
+    // A closed stdout is no reason not to serve.
+    let _ = stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+    Ok(())
 }
 
 /// Connects every lookup table ahead of the first query, and keeps trying those whose store is down.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::flight::{Completion, Epoch, KeyResult, Patience, Question, Request, RequestKey};
 use super::lane::{Flight, Lane, Place, Waiter};
-use super::mailbox::{DeliveredKey, Delivery, Mailbox};
+use super::mailbox::{Cost, DeliveredKey, Delivery, Mailbox};
 use super::variant::Variant;
 
 pub(super) struct Board {
@@ -233,18 +233,24 @@ impl Board {
                 ask.outbox.push(DeliveredKey { position: waiter.position, start, rows });
             }
         }
-        self.deliver(request, touched, completion)
+        let retries = keys.iter().map(|key| key.attempt as usize - 1).sum();
+        self.deliver((request, Cost { keys: keys.len(), retries }), touched, completion)
     }
 
     /// Sends what the outboxes of these asks hold.
-    fn deliver(&mut self, request: u64, touched: Vec<u64>, completion: &Completion<'_>) -> Vec<Arc<Mailbox>> {
+    fn deliver(
+        &mut self,
+        (request, cost): (u64, Cost),
+        touched: Vec<u64>,
+        completion: &Completion<'_>,
+    ) -> Vec<Arc<Mailbox>> {
         let mut to_wake = Vec::with_capacity(touched.len());
         for id in touched {
             let Some(ask) = self.asks.get_mut(&id) else { continue };
             let keys = std::mem::take(&mut ask.outbox);
             ask.open -= keys.len();
             let (answered_at, outcome) = (completion.at, completion.outcome.clone());
-            ask.mailbox.put(Delivery { slice: ask.slice, request, answered_at, outcome, keys });
+            ask.mailbox.put(Delivery { slice: ask.slice, request, cost, answered_at, outcome, keys });
             to_wake.push(Arc::clone(&ask.mailbox));
             if ask.open == 0 {
                 self.asks.remove(&id);

@@ -20,10 +20,19 @@ pub(super) struct Delivery {
     /// The name that the asker gave the slice.
     pub slice: u64,
     pub request: u64,
+    pub cost: Cost,
     /// When the store answered, which may be long before somebody reads this.
     pub answered_at: Instant,
     pub outcome: Outcome,
     pub keys: Vec<DeliveredKey>,
+}
+
+/// What a request took, for all who asked for its keys.
+#[derive(Clone, Copy)]
+pub(super) struct Cost {
+    pub keys: usize,
+    /// Attempts beyond the first of each key.
+    pub retries: usize,
 }
 
 /// Where the rows of one key stand in [`Outcome::Answered`].

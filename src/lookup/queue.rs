@@ -32,6 +32,8 @@ pub(super) struct Slice {
     /// `None` once nothing is asked any more.
     pub ask: Option<Ask>,
     pub deadline: Option<Instant>,
+    /// When its rows took their places.
+    pub admitted: Instant,
     /// The slice's keys, where an expired answer may have to be looked for.
     pub keys: Option<Arc<BatchKeys>>,
     /// Keys without an answer.
@@ -80,6 +82,7 @@ impl Slice {
             left,
             ask,
             deadline,
+            admitted: Instant::now(),
             keys: None,
             pending,
             rows,

@@ -23,6 +23,7 @@ use super::keys::KeyFinder;
 use super::known::Known;
 use super::l1::L1;
 use super::mailbox::{Delivery, Mailbox, Outcome};
+use super::metric::{self, KeysPerRequest, WaitTimes};
 use super::policy::{CachePolicy, LookupPolicy, OnFailure};
 use super::queue::{Departure, Next, Queue, Slice};
 use super::size::{AnswerSize, share};
@@ -77,6 +78,9 @@ pub(super) struct Metrics {
     requests: Count,
     timeouts: Count,
     skipped: Count,
+    retries: Count,
+    keys_per_request: Arc<KeysPerRequest>,
+    waits: Arc<WaitTimes>,
     rows_waiting: Gauge,
     last_request: u64,
 }
@@ -149,8 +153,11 @@ impl LookupStream {
     /// Takes what has come into the mailbox.
     fn receive(&mut self) {
         for delivery in self.mailbox.take() {
-            self.metrics.count_request(delivery.request);
+            self.metrics.count_request(&delivery);
             let Some(slice) = self.queue.get(delivery.slice) else { continue };
+            self.metrics
+                .waits
+                .observe(delivery.answered_at.saturating_duration_since(slice.admitted), delivery.keys.len());
             if slice.deadline.is_some_and(|deadline| delivery.answered_at > deadline) {
                 let keys = delivery.keys.iter().map(|key| key.position).collect();
                 self.time_out_keys(delivery.slice, keys);
@@ -388,16 +395,21 @@ impl Metrics {
             requests: counter("requests"),
             timeouts: counter("timeouts"),
             skipped: counter("skipped"),
+            retries: counter("retries"),
+            keys_per_request: metric::register(metrics, "keys_per_request", partition),
+            waits: metric::register(metrics, "wait", partition),
             rows_waiting: MetricBuilder::new(metrics).gauge(ROWS_WAITING, partition),
             last_request: 0,
         }
     }
 
     /// Deliveries of one request to several slices follow one another.
-    fn count_request(&mut self, request: u64) {
-        if request != self.last_request {
-            self.last_request = request;
+    fn count_request(&mut self, delivery: &Delivery) {
+        if delivery.request != self.last_request {
+            self.last_request = delivery.request;
             self.requests.add(1);
+            self.keys_per_request.count(delivery.cost.keys as u64, 1);
+            self.retries.add(delivery.cost.retries);
         }
     }
 }

@@ -44,6 +44,11 @@ impl CancelRegistry {
         CancelKey { registry: Arc::clone(self), pid, secret }
     }
 
+    /// Clients that have logged in.
+    pub fn connections(&self) -> usize {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Stops the statement that this connection runs; whether the secret was right is not told.
     pub fn cancel(&self, pid: i32, secret: i32) {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);

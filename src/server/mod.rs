@@ -4,6 +4,8 @@
 //! `query.rs` runs its statements and sends what they come to, `copy_in.rs` takes rows from it; `wire.rs` is its
 //! socket, `frame.rs` finds the ends of messages, and `cancel.rs` knows which statement a cancel request means.
 //!
+//! `http.rs` answers what monitoring asks, with the numbers of `metrics.rs`.
+//!
 //! Values on the wire: `encode.rs` makes DataRow messages of record batches (`encode_column.rs` prepares one
 //! writer a column; `encode_text.rs`, `encode_time.rs`, `float.rs` and `numeric.rs` write single values), `encode_copy.rs`
 //! does the same for COPY, and `decode.rs` reads the parameters of Bind (`decode_text.rs`, `decode_time.rs`,
@@ -24,6 +26,8 @@ mod encode_text;
 mod encode_time;
 mod float;
 mod frame;
+pub mod http;
+mod metrics;
 mod numeric;
 pub mod print;
 mod query;
@@ -61,18 +65,7 @@ impl Server {
     /// # Errors
     /// 0A000 for an address that others than this machine can reach, 22023 for one that cannot be listened at.
     pub async fn bind(engine: Arc<Engine>, listen: &str) -> Result<Server> {
-        let failed = |reason: String| {
-            Error::new(Code::InvalidParameterValue, format!("cannot listen on \"{listen}\": {reason}"))
-        };
-        let addresses: Vec<SocketAddr> =
-            tokio::net::lookup_host(listen).await.map_err(|error| failed(error.to_string()))?.collect();
-        if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback()) {
-            return Err(Error::unsupported(format!("refusing to listen on {address}, which other machines can reach"))
-                .with_hint(
-                    "Users, passwords and TLS are not available yet; until they are, listen on 127.0.0.1 or ::1.",
-                ));
-        }
-        let listener = TcpListener::bind(addresses.as_slice()).await.map_err(|error| failed(error.to_string()))?;
+        let listener = bind_loopback(listen).await?;
         let shared = Shared { engine, cancels: Arc::default(), shutdown: CancellationToken::new() };
         Ok(Server { listener, shared })
     }
@@ -82,7 +75,7 @@ impl Server {
     /// # Errors
     /// What the system says.
     pub fn local_address(&self) -> Result<SocketAddr> {
-        self.listener.local_addr().map_err(|error| Error::internal(format!("the socket has no address: {error}")))
+        local_address(&self.listener)
     }
 
     /// Serves until `stop` is cancelled; then tells the clients and returns when they have gone, or after three seconds.
@@ -137,6 +130,24 @@ impl Server {
             }
         }
     }
+}
+
+/// # Errors
+/// 0A000 for an address that others than this machine can reach, 22023 for one that cannot be listened at.
+async fn bind_loopback(listen: &str) -> Result<TcpListener> {
+    let failed =
+        |reason: String| Error::new(Code::InvalidParameterValue, format!("cannot listen on \"{listen}\": {reason}"));
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host(listen).await.map_err(|error| failed(error.to_string()))?.collect();
+    if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback()) {
+        return Err(Error::unsupported(format!("refusing to listen on {address}, which other machines can reach"))
+            .with_hint("Users, passwords and TLS are not available yet; until they are, listen on 127.0.0.1 or ::1."));
+    }
+    TcpListener::bind(addresses.as_slice()).await.map_err(|error| failed(error.to_string()))
+}
+
+fn local_address(listener: &TcpListener) -> Result<SocketAddr> {
+    listener.local_addr().map_err(|error| Error::internal(format!("the socket has no address: {error}")))
 }
 
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {

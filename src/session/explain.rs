@@ -5,41 +5,57 @@ use std::sync::Arc;
 use datafusion::arrow::array::{RecordBatch, StringViewArray};
 use datafusion::arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
-use datafusion::physical_plan::displayable;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{displayable, execute_stream};
 use futures::StreamExt;
 
 use super::{Prepared, Session};
+use crate::catalog::running::QueryEntry;
 use crate::engine::Rows;
 use crate::error::{Error, Result};
 use crate::pg_type::PgType;
+use crate::sql::explain::ExplainOptions;
 
 impl Session {
     pub(super) async fn explain(
         &mut self,
         prepared: &Prepared,
         values: Vec<ScalarValue>,
-        analyze: bool,
+        options: &ExplainOptions,
     ) -> Result<Rows> {
         let Some(planned) = &prepared.planned else { return Err(Error::internal("EXPLAIN without a plan")) };
-        if analyze && planned.endless {
-            return Err(Error::unsupported("EXPLAIN ANALYZE over an endless query would never end")
-                .with_hint("EXPLAIN (ANALYZE, DURATION '5s') is not available yet; put a LIMIT behind the query."));
+        if options.analyze && planned.endless && options.duration.is_none() {
+            return Err(Error::unsupported("EXPLAIN ANALYZE over an endless query would never end").with_hint(
+                "Say how long it is to run: EXPLAIN (ANALYZE, DURATION '5s') …, or put a LIMIT behind the query.",
+            ));
         }
+        let query = self.enter(prepared);
         let physical = self.engine.physical_plan(planned, values).await?;
-        let text = if analyze {
-            let mut stream =
-                datafusion::physical_plan::execute_stream(Arc::clone(&physical), self.engine.task_context())?;
-            while let Some(batch) = stream.next().await {
-                batch?;
+        if options.analyze {
+            query.runs(&physical);
+            let rows = execute_stream(Arc::clone(&physical), self.engine.task_context())?;
+            match options.duration {
+                None => drain(rows, &query).await?,
+                // When the time is over, the query is cancelled as by its client.
+                Some(duration) => tokio::time::timeout(duration, drain(rows, &query)).await.unwrap_or(Ok(()))?,
             }
-            DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(false).to_string()
-        } else {
-            displayable(physical.as_ref()).indent(false).to_string()
+        }
+        let plan = match options.analyze {
+            true => DisplayableExecutionPlan::with_metrics(physical.as_ref()),
+            false => displayable(physical.as_ref()),
         };
+        let text = plan.indent(options.verbose).to_string();
         Ok(text_rows("QUERY PLAN", text.lines().map(|line| line.replace('\u{1}', "_"))))
     }
+}
+
+async fn drain(mut rows: SendableRecordBatchStream, query: &QueryEntry) -> Result<()> {
+    while let Some(batch) = rows.next().await {
+        query.count_rows_out(batch?.num_rows());
+    }
+    Ok(())
 }
 
 /// A result of one column of text that is all there.

@@ -161,8 +161,8 @@ impl Session {
             StatementKind::ShowRelation { .. } => {
                 Ok(Outcome::Rows { rows: self.run(prepared, values).await?, tag: "SHOW" }.into())
             }
-            StatementKind::Explain { analyze, .. } => {
-                let rows = self.explain(prepared, values, *analyze).await?;
+            StatementKind::Explain { options, .. } => {
+                let rows = self.explain(prepared, values, options).await?;
                 Ok(Outcome::Rows { rows, tag: "EXPLAIN" }.into())
             }
             StatementKind::CopyOut { options, .. } => {

@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast::{
     self, CloseCursor, CopySource, CopyTarget, DiscardObject, Expr, FetchDirection, ObjectName, ObjectType, Set,
-    Statement as Parsed, TableObject, UtilityOption, Value, ValueWithSpan,
+    Statement as Parsed, TableObject, Value, ValueWithSpan,
 };
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::catalog::system::SYSTEM_SCHEMA;
 use crate::error::{Code, Error, Result};
 use crate::sql::dialect::LookasideDialect;
+use crate::sql::explain::{ExplainOptions, explain_options};
 use crate::sql::{FetchCount, Statement, StatementKind};
 use crate::sql_name::{fold, fold_ident};
 
@@ -53,8 +54,8 @@ pub fn without_parser(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>>
 pub fn classify(parsed: Parsed) -> Result<StatementKind> {
     Ok(match parsed {
         Parsed::Query(query) => StatementKind::Query(query),
-        Parsed::Explain { statement, analyze, verbose: _, format: None, options, .. } => {
-            explain(*statement, analyze, options)?
+        Parsed::Explain { statement, analyze, verbose, format: None, options, .. } => {
+            explain(*statement, explain_options(analyze, verbose, options.unwrap_or_default())?)?
         }
         Parsed::Copy { source, to, target, options, legacy_options, .. } => {
             copy(source, to, target, options, legacy_options)?
@@ -129,22 +130,9 @@ fn refuse(statement: &Parsed) -> Error {
         .with_hint("Lookaside answers queries over the streams and lookup tables of its catalog; what they hold is declared in catalog files.")
 }
 
-fn explain(statement: Parsed, analyze: bool, options: Option<Vec<UtilityOption>>) -> Result<StatementKind> {
-    let mut analyze = analyze;
-    for option in options.unwrap_or_default() {
-        match option.name.value.to_ascii_lowercase().as_str() {
-            "analyze" => {
-                analyze = option
-                    .arg
-                    .is_none_or(|arg| !matches!(arg.to_string().to_ascii_lowercase().as_str(), "false" | "off"))
-            }
-            "verbose" | "costs" => {}
-            "duration" => return Err(Error::unsupported("EXPLAIN (ANALYZE, DURATION …) is not available yet")),
-            other => return Err(Error::new(Code::SyntaxError, format!("unrecognized EXPLAIN option \"{other}\""))),
-        }
-    }
+fn explain(statement: Parsed, options: ExplainOptions) -> Result<StatementKind> {
     match statement {
-        Parsed::Query(query) => Ok(StatementKind::Explain { query, analyze }),
+        Parsed::Query(query) => Ok(StatementKind::Explain { query, options }),
         _ => Err(Error::unsupported("EXPLAIN is for queries")),
     }
 }

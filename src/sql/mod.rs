@@ -7,6 +7,7 @@
 pub mod cast;
 mod classify;
 pub mod dialect;
+pub mod explain;
 pub mod function;
 pub mod lookup_join;
 pub mod options;
@@ -45,10 +46,10 @@ pub enum StatementKind {
     ShowRelation {
         query: Box<Query>,
     },
-    /// EXPLAIN [ANALYZE] of a query.
+    /// EXPLAIN of a query.
     Explain {
         query: Box<Query>,
-        analyze: bool,
+        options: explain::ExplainOptions,
     },
     /// COPY (query) TO STDOUT.
     CopyOut {

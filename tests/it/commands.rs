@@ -169,10 +169,11 @@ async fn serve_stops_on_a_signal_with_a_streaming_client() {
 }
 
 #[tokio::test]
-async fn serve_refuses_what_is_not_there_yet() {
+async fn serve_refuses_addresses_and_files_that_it_cannot_use() {
     let (_folder, path) = catalog_file(CATALOG);
     let cases = [
-        (vec!["--http", "127.0.0.1:0"], "--http is not available yet"),
+        (vec!["--http", "0.0.0.0:0"], "refusing to listen on 0.0.0.0:0, which other machines can reach"),
+        (vec!["--http", "nonsense"], "cannot listen on \"nonsense\""),
         (vec!["--listen", "0.0.0.0:0"], "refusing to listen on 0.0.0.0:0, which other machines can reach"),
         (vec!["--listen", "nonsense"], "cannot listen on \"nonsense\""),
         (vec!["--sql", "/nowhere.sql"], "cannot read /nowhere.sql"),

@@ -20,3 +20,5 @@ mod store_postgres;
 mod store_postgres_failure;
 mod store_postgres_scan;
 mod support;
+mod system;
+mod system_http;

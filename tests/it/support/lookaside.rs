@@ -7,6 +7,7 @@ use datafusion::common::runtime::SpawnedTask;
 use lookaside::catalog::{Catalog, file};
 use lookaside::engine::Engine;
 use lookaside::server::Server;
+use lookaside::server::http::HttpServer;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Lookaside {
     pub engine: Arc<Engine>,
     pub port: u16,
+    /// Of metrics and health.
+    pub http_port: u16,
     stop: CancellationToken,
     serving: Option<SpawnedTask<()>>,
 }
@@ -27,9 +30,14 @@ impl Lookaside {
     pub async fn serve(engine: Arc<Engine>) -> Lookaside {
         let server = Server::bind(Arc::clone(&engine), "127.0.0.1:0").await.unwrap();
         let port = server.local_address().unwrap().port();
+        let http = HttpServer::bind(&server, "127.0.0.1:0").await.unwrap();
+        let http_port = http.local_address().unwrap().port();
         let stop = CancellationToken::new();
-        let serving = Some(SpawnedTask::spawn(server.run(stop.clone())));
-        Lookaside { engine, port, stop, serving }
+        let (stop_server, stop_http) = (stop.clone(), stop.clone());
+        let serving = Some(SpawnedTask::spawn(async move {
+            tokio::join!(server.run(stop_server), http.run(stop_http));
+        }));
+        Lookaside { engine, port, http_port, stop, serving }
     }
 
     /// A client of the server.
