@@ -31,6 +31,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH_ROWS: usize = 8192;
 const RUNS: usize = 5;
+/// How often a run repeats its batches: each run is a query of its own, which has yet to see what comes again.
+const REPEATS: usize = 10;
 
 /// Which keys come.
 #[derive(Clone, Copy)]
@@ -93,7 +95,7 @@ fn ordered(cache: &CachePolicy) -> LookupPolicy {
     LookupPolicy { cache: cache.clone(), ..LookupPolicy::default() }
 }
 
-/// Millions of rows a second, the best of [`RUNS`], over `batches` batches.
+/// Millions of rows a second, the best of [`RUNS`], over `batches` batches, [`REPEATS`] times.
 async fn measure(policy: LookupPolicy, key: &DataType, keys: Keys, batches: usize) -> Result<f64> {
     let store = Arc::new(Instantly { schema: table_schema(key) });
     let table = LookupTable::new("bench".to_string(), store, policy.clone());
@@ -119,7 +121,7 @@ async fn run_once(table: &Arc<LookupTable>, policy: &LookupPolicy, input: &Arc<B
     while let Some(batch) = stream.next().await {
         rows += batch?.num_rows();
     }
-    let expected = input.batches.len() * BATCH_ROWS;
+    let expected = input.batches.len() * input.repeats * BATCH_ROWS;
     if rows != expected {
         return Err(Error::internal(format!("{rows} rows left the stage, {expected} came in")));
     }
@@ -196,29 +198,30 @@ fn key_column(key: &DataType, numbers: Vec<i64>) -> ArrayRef {
 struct Batches {
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
+    repeats: usize,
 }
 
 impl Batches {
     fn new(key: &DataType, keys: Keys, batches: usize) -> Result<Self> {
         let mut random = StdRng::seed_from_u64(7);
         let numbers = |_: usize| (0..BATCH_ROWS).map(|_| keys.draw(&mut random)).collect();
-        Self::of((0..batches).map(numbers).collect(), key)
+        Self::of((0..batches).map(numbers).collect(), key, REPEATS)
     }
 
     /// Batches `from..from + count` of keys of which each comes once.
     fn distinct(from: usize, count: usize) -> Result<Self> {
         let numbers = |batch: usize| (batch * BATCH_ROWS..(batch + 1) * BATCH_ROWS).map(|key| key as i64).collect();
-        Self::of((from..from + count).map(numbers).collect(), &DataType::Int64)
+        Self::of((from..from + count).map(numbers).collect(), &DataType::Int64, 1)
     }
 
-    fn of(numbers: Vec<Vec<i64>>, key: &DataType) -> Result<Self> {
+    fn of(numbers: Vec<Vec<i64>>, key: &DataType, repeats: usize) -> Result<Self> {
         let schema = input_schema(key);
         let batch = |numbers: Vec<i64>| {
             let rows: ArrayRef = Arc::new((0..BATCH_ROWS as i64).map(Some).collect::<Int64Array>());
             Ok(RecordBatch::try_new(Arc::clone(&schema), vec![rows, key_column(key, numbers)])?)
         };
         let batches = numbers.into_iter().map(batch).collect::<Result<_>>()?;
-        Ok(Batches { schema, batches })
+        Ok(Batches { schema, batches, repeats })
     }
 }
 
@@ -240,7 +243,8 @@ impl PartitionStream for Batches {
     }
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let batches = futures::stream::iter(self.batches.clone().into_iter().map(Ok));
+        let batches = self.batches.clone().into_iter().cycle().take(self.batches.len() * self.repeats);
+        let batches = futures::stream::iter(batches.map(Ok));
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
     }
 }
