@@ -18,6 +18,7 @@ use crate::catalog::problem::Problem;
 use crate::catalog::provider::Stream;
 use crate::error::{Error, Result};
 use crate::format::{self, FileData, FileFormat};
+use crate::lookup::policy::CachePolicy;
 use crate::lookup::{LastError, LookupTable};
 use crate::source::Source;
 use crate::source::file::FileSource;
@@ -71,11 +72,15 @@ impl Lookup {
         }
     }
 
-    /// For `check`: the columns that lead some index of the store; `None` where the store needs no index.
+    /// For `check`: the columns that lead some index of the store; `None` where the store needs no index, or is not
+    /// asked by key because its table is held whole.
     ///
     /// # Errors
     /// As [`Lookup::table`].
     pub async fn indexed_columns(&self) -> Result<Option<Vec<String>>> {
+        if matches!(self.definition.policy.cache, CachePolicy::Full(_)) {
+            return Ok(None);
+        }
         let (LookupKind::Postgres { table, columns, types, .. }, Some(connection)) =
             (&self.definition.kind, &self.connection)
         else {

@@ -13,9 +13,12 @@ use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExp
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, apply_expression_roots,
 };
+
+use futures::FutureExt;
 
 use super::join::{Joiner, joined_schema};
 use super::policy::CachePolicy;
@@ -189,7 +192,7 @@ impl ExecutionPlan for LookupExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, context)?;
+        let input = after_load(&self.table, self.input.execute(partition, context)?);
         let (table, variant) = (Arc::clone(&self.table), Arc::clone(&self.variant));
         Ok(Box::pin(LookupStream::try_new(input, table, variant, &self.join, (&self.metrics, partition))?))
     }
@@ -201,6 +204,18 @@ impl ExecutionPlan for LookupExec {
     fn cardinality_effect(&self) -> CardinalityEffect {
         CardinalityEffect::Unknown
     }
+}
+
+/// A table that is held whole is loaded before the first row takes its place: its wait is for an answer, not for a load.
+/// What a failed load means for a row is decided when the row is looked up.
+fn after_load(table: &LookupTable, input: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let Some(full) = table.full.clone() else { return input };
+    let schema = input.schema();
+    let loaded = async move {
+        let _ = full.load().await;
+        input
+    };
+    Box::pin(RecordBatchStreamAdapter::new(schema, loaded.flatten_stream()))
 }
 
 fn shown(expression: &Option<Arc<dyn PhysicalExpr>>) -> String {

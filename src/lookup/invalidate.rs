@@ -15,13 +15,15 @@ use super::variant::Variant;
 use crate::error::Result;
 
 impl LookupTable {
-    /// Forgets every answer; returns how many keys were remembered.
+    /// Forgets every answer; returns how many keys were remembered. A table that is held whole forgets its rows, loads
+    /// them again at the next use, and counts the rows.
     pub fn invalidate_all(&self) -> u64 {
-        let forgotten = match &self.cache {
-            Some(cache) => cache.forget_all(|| self.flights.next_generation()),
-            None => {
+        let forgotten = match (&self.cache, &self.full) {
+            (Some(cache), _) => cache.forget_all(|| self.flights.next_generation()),
+            (None, full) => {
+                let rows = full.as_ref().map_or(0, |full| full.invalidate());
                 self.flights.next_generation();
-                0
+                rows
             }
         };
         self.note_invalidation();
@@ -29,11 +31,15 @@ impl LookupTable {
     }
 
     /// Forgets the answers to these keys, whichever columns they are of; returns how many there were. `keys` has an
-    /// array for each key column, of its type or one that can be cast to it; joins with other keys keep what they know.
+    /// array for each key column, of its type or one that can be cast to it; joins with other keys keep what they know. A table that is held whole
+    /// is loaded whole: it forgets all rows.
     ///
     /// # Errors
     /// Internal, if the arrays differ in length.
     pub fn invalidate_keys(&self, keys: &[ArrayRef]) -> Result<u64> {
+        if self.full.is_some() {
+            return Ok(self.invalidate_all());
+        }
         let mut forgotten = 0;
         for variant in self.variants() {
             let Some(keys) = as_keys_of(&variant, keys)? else { continue };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::{Code, Error, Result};
 use crate::quantity::show_duration;
 pub use crate::store::breaker::BreakerPolicy;
+pub use crate::store::full::FullCache;
 
 /// A lookup table's options, whole and checked. Catalog keys, SQL options and fields share their names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -193,22 +194,6 @@ impl Default for PartialCache {
             refresh_after: None,
             serve_stale_for: Duration::ZERO,
         }
-    }
-}
-
-/// How a table is held whole.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FullCache {
-    /// `None`: loaded once.
-    pub reload_every: Option<Duration>,
-    pub load_timeout: Duration,
-    pub max_rows: Option<NonZeroU64>,
-    pub max_bytes: Option<NonZeroU64>,
-}
-
-impl Default for FullCache {
-    fn default() -> Self {
-        FullCache { reload_every: None, load_timeout: Duration::from_secs(300), max_rows: None, max_bytes: None }
     }
 }
 

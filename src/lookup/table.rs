@@ -15,6 +15,7 @@ use super::request;
 use super::variant::Variant;
 use crate::error::{Error, Result};
 use crate::store::breaker::{Breaker, BreakerStore};
+use crate::store::full::{FullState, FullStore};
 use crate::store::limit::LimitStore;
 use crate::store::{LookupShape, Store};
 use crate::telemetry::{Distribution, Histogram};
@@ -23,6 +24,8 @@ use crate::telemetry::{Distribution, Histogram};
 pub struct LookupTable {
     name: String,
     store: Arc<dyn Store>,
+    /// The store itself, where it is held whole.
+    pub(super) full: Option<Arc<FullStore>>,
     breaker: Option<Arc<Breaker>>,
     policy: LookupPolicy,
     pub(super) cache: Option<AnswerCache>,
@@ -109,16 +112,21 @@ impl LastError {
 }
 
 impl LookupTable {
-    /// A table over `store`, around which go the limit and the breaker that the policy wants.
+    /// A table over `store`, around which go the limit, the breaker and the full cache that the policy wants.
     pub fn new(name: String, store: Arc<dyn Store>, policy: LookupPolicy) -> Arc<Self> {
         let (store, breaker) = guarded(store, &policy);
-        let cache = match &policy.cache {
-            CachePolicy::None | CachePolicy::Full(_) => None,
-            CachePolicy::Partial(cache) => Some(AnswerCache::new(cache)),
+        let (cache, full) = match &policy.cache {
+            CachePolicy::None => (None, None),
+            CachePolicy::Full(full) => {
+                (None, Some(Arc::new(FullStore::new(name.clone(), Arc::clone(&store), full.clone()))))
+            }
+            CachePolicy::Partial(cache) => (Some(AnswerCache::new(cache)), None),
         };
+        let store = full.as_ref().map_or(store, |full| Arc::clone(full) as _);
         Arc::new(LookupTable {
             name,
             store,
+            full,
             breaker,
             flights: Flights::new(policy.max_in_flight),
             policy,
@@ -143,6 +151,7 @@ impl LookupTable {
     }
 
     pub fn counters(&self) -> LookupCounters {
+        let full = self.full_state().unwrap_or_default();
         LookupCounters {
             rows: self.count.rows.load(Relaxed),
             hits: self.count.hits.load(Relaxed),
@@ -155,15 +164,22 @@ impl LookupTable {
             skipped: self.count.skipped.load(Relaxed),
             stale: self.count.stale.load(Relaxed),
             refreshes: self.count.refreshes.load(Relaxed),
-            cached_bytes: self.cache.as_ref().map_or(0, AnswerCache::bytes),
-            cached_rows: self.cache.as_ref().map_or(0, AnswerCache::rows),
+            cached_bytes: self.cache.as_ref().map_or(full.bytes, AnswerCache::bytes),
+            cached_rows: self.cache.as_ref().map_or(full.rows, AnswerCache::rows),
             in_flight: self.flights.busy() as u64,
         }
     }
 
-    /// The last failure of a request, and when it was.
+    /// The last failure of a request or of a load, and when it was.
     pub fn last_error(&self) -> Option<(DateTime<Utc>, String)> {
-        self.count.last_error.get()
+        let of_load = self.full_state().and_then(|state| state.last_error);
+        let of_load = of_load.map(|(at, error)| (at, error.message().to_string()));
+        self.count.last_error.get().into_iter().chain(of_load).max_by_key(|(at, _)| *at)
+    }
+
+    /// What is held of the table and how its last load went; `None` if its cache is not full.
+    pub fn full_state(&self) -> Option<FullState> {
+        self.full.as_ref().map(|full| full.state())
     }
 
     /// "closed", "open" or "half-open"; `None` if the table has no circuit breaker.

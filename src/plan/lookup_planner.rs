@@ -15,6 +15,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 
+use crate::error::Error;
+use crate::lookup::policy::CachePolicy;
 use crate::lookup::{LookupExec, LookupJoin};
 use crate::plan::lookup_node::LookupJoinNode;
 use crate::store::{LookupShape, Store};
@@ -64,6 +66,10 @@ fn plan_lookup(
 ) -> Result<LookupExec> {
     let (provider, columns) = lookup.scan()?;
     let table = provider.table();
+    if provider.overrides().bypass_cache && matches!(table.policy().cache, CachePolicy::Full(_)) {
+        let message = format!("lookup table \"{}\" is held whole: its cache cannot be bypassed", table.name());
+        return Err(Error::unsupported(message).with_hint("Leave cache = 'bypass' out.").into());
+    }
     for key in &lookup.keys {
         table.store().key_equality(key.column).check_key(table.store().schema().field(key.column).name())?;
     }

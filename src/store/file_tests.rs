@@ -5,11 +5,10 @@ use datafusion::arrow::array::{
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{IntervalMonthDayNano, Schema};
 
-use super::super::contract;
+use super::super::{LookupShape, contract};
 use super::*;
 use crate::error::Code;
 use crate::pg_type::PgType;
-use crate::store::LookupShape;
 
 fn embedded(rows: RecordBatch) -> FileStore {
     let schema = rows.schema();

@@ -1,11 +1,13 @@
 //! Where a lookup table's rows live: one file a store, all behind [`Store`].
 //!
 //! A store knows nothing of streams, caches, batching or time-outs: it is asked for distinct keys and
-//! answers with rows. `breaker.rs` and `limit.rs` are stores around a store. What is true for every store is tested by the suite in `contract.rs`.
+//! answers with rows. `breaker.rs`, `limit.rs` and
+//! `full.rs` are stores around a store. What is true for every store is tested by the suite in `contract.rs`.
 
 pub mod breaker;
 pub mod contract;
 pub mod file;
+pub mod full;
 pub mod limit;
 mod memory_index;
 mod memory_table;

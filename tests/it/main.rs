@@ -7,6 +7,7 @@ mod commands;
 mod conformance;
 mod differential;
 mod failure;
+mod full_cache;
 mod protocol;
 mod protocol_copy;
 mod protocol_stop;

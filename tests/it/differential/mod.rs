@@ -1,5 +1,5 @@
 //! Lookup joins against PostgreSQL's ordinary joins of the same random rows: the same bag of rows in each ordering, at
-//! each batch size, cached and not; and in order of arrival where that is asked for.
+//! each batch size, cached, held whole, and not; and in order of arrival where that is asked for.
 //!
 //! Reads of the lookup tables outside of lookup joins are compared as well.
 //!
@@ -24,7 +24,7 @@ type Row = Vec<Option<String>>;
 
 const DEFAULT_SEED: u64 = 20_240_229;
 
-/// The lookup tables of the catalog: the same tables of the store, cached and not.
+/// The lookup tables of the catalog: the same tables of the store, cached, held whole, and not.
 const TABLES: [&str; 2] = ["people", "places"];
 
 /// One way to run all joins.
@@ -100,7 +100,7 @@ async fn check(way: Way, data: Arc<Data>, cases: Arc<Vec<Case>>) -> Vec<String> 
     let mut differences = vec![];
     for case in cases.iter() {
         // The second time the cache answers.
-        for suffix in ["", "_cached", "_cached"] {
+        for suffix in ["", "_cached", "_cached", "_full"] {
             let sql = spell(&case.sql, suffix, way);
             let difference = match rows(&client, &sql).await {
                 Ok(rows) => difference(way.ordering == "ordered" && case.is_join, rows, &case.expected),
@@ -212,6 +212,7 @@ fn catalog() -> String {
         let from = format!("connection = \"store\"\ntable = \"differential.{table}\"\n");
         text.push_str(&format!("[lookup.{table}]\n{from}"));
         text.push_str(&format!("[lookup.{table}_cached]\n{from}cache = {{ mode = \"partial\" }}\n"));
+        text.push_str(&format!("[lookup.{table}_full]\n{from}cache = {{ mode = \"full\" }}\n"));
     }
     text
 }
