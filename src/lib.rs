@@ -5,6 +5,7 @@ pub mod command;
 pub mod datafusion_error;
 pub mod engine;
 pub mod error;
+pub mod expression;
 pub mod format;
 pub mod lookup;
 pub mod pg_type;

@@ -10,7 +10,12 @@ use crate::pg_type::PgType;
 
 /// The columns with types that `[….columns]` inside `parent` declares; it must be there and hold at least one.
 pub(super) fn read_columns(parent: &Section) -> Vec<ColumnDefinition> {
-    let Some(section) = columns_section(parent) else { return Vec::new() };
+    read_columns_of(parent, "columns")
+}
+
+/// As [`read_columns`], from the section `name` inside `parent`.
+pub(super) fn read_columns_of(parent: &Section, name: &'static str) -> Vec<ColumnDefinition> {
+    let Some(section) = columns_section(parent, name) else { return Vec::new() };
     named_texts(&section)
         .into_iter()
         .filter_map(|(name, text)| {
@@ -22,7 +27,7 @@ pub(super) fn read_columns(parent: &Section) -> Vec<ColumnDefinition> {
 
 /// The columns of a generator; as [`read_columns`].
 pub(super) fn read_generator_columns(parent: &Section) -> Vec<GeneratorColumn> {
-    let Some(section) = columns_section(parent) else { return Vec::new() };
+    let Some(section) = columns_section(parent, "columns") else { return Vec::new() };
     let columns = named_texts(&section).into_iter();
     columns.map(|(name, text)| GeneratorColumn { name, expression: text.value, origin: text.origin }).collect()
 }
@@ -39,14 +44,14 @@ pub(super) fn read_types(parent: &Section) -> Vec<(String, Text, PgType)> {
         .collect()
 }
 
-fn columns_section<'a>(parent: &Section<'a>) -> Option<Section<'a>> {
-    if !parent.has("columns") {
-        let inner = parent.title_of("columns");
+fn columns_section<'a>(parent: &Section<'a>, name: &'static str) -> Option<Section<'a>> {
+    if !parent.has(name) {
+        let inner = parent.title_of(name);
         let complaint = Complaint::new(format!("{} declares no columns", parent.title));
         parent.complain(complaint.with_hint(format!("Declare them in {inner}.")));
         return None;
     }
-    let section = parent.section("columns", "columns")?;
+    let section = parent.section(name, "columns")?;
     if section.entries().next().is_none() {
         section.complain(Complaint::new(format!("{} is empty", section.title)));
     }

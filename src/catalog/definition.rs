@@ -9,6 +9,7 @@ use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
 pub use crate::source::push::SlowReader;
 pub use crate::store::postgres::SslMode;
+pub use crate::store::simulated::SimulatedConfig;
 
 /// Everything that the catalog files declare, in their order. Names of streams and lookup tables are unique together.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -128,6 +129,7 @@ pub enum LookupKind {
         /// Empty for parquet, whose files name their columns.
         columns: Vec<ColumnDefinition>,
     },
+    Simulated(SimulatedConfig),
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -11,6 +11,7 @@ use crate::lookup::policy::{
     BreakerPolicy, CachePolicy, FullCache, LookupPolicy, OnFailure, Ordering, PartialCache, RetryPolicy,
 };
 use crate::pg_type::PgType;
+use crate::store::simulated::{Behaviour, Latency, SimulatedError};
 
 pub(super) fn environment(name: &str) -> Option<String> {
     match name {
@@ -53,6 +54,7 @@ fn only_postgres(text: &str) -> PostgresConnection {
 fn catalog_with(key: &Key, value: &str) -> String {
     let declared = match (key.section.split('.').next(), key.of.first()) {
         (Some("lookup"), Some(&"postgres")) => "connection = \"c\"",
+        (Some("lookup"), Some(&"simulated")) => "type = \"simulated\"",
         (Some("lookup"), _) if key.name == "columns" => "type = \"file\"\nformat = \"json\"",
         (Some("lookup"), _) if key.name != "type" => "type = \"file\"",
         (Some("connection"), _) if key.name != "type" => "type = \"postgres\"",
@@ -85,7 +87,7 @@ fn every_key_is_read_as_the_kind_that_the_table_says() {
         let expected = match key.kind {
             Kind::Flag => "must be true or false",
             Kind::Whole { .. } => "must be a whole number",
-            Kind::Number => "must be a number",
+            Kind::Number | Kind::Share => "must be a number",
             Kind::TextList => "must be a list of strings",
             Kind::Section => "must be a table",
             Kind::Later => "is not available yet",
@@ -118,7 +120,7 @@ fn every_word_of_the_table_is_accepted_or_refused_as_it_says() {
 #[test]
 fn every_file_in_catalogs_can_be_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("catalogs");
-    for name in ["demo.toml", "postgres.toml"] {
+    for name in ["demo.toml", "postgres.toml", "simulated.toml"] {
         let path = folder.join(name);
         let text = std::fs::read_to_string(&path).unwrap();
         let catalog = read_text(&[(path, text)], &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
@@ -304,6 +306,56 @@ fn a_file_lookup_table_needs_no_columns_if_it_is_parquet() {
     let LookupKind::File { data, format, columns } = read_valid(text).lookups.remove(0).kind else { panic!() };
     assert_eq!((data, format), (FileData::Path(PathBuf::from("/data/c.parquet")), FileFormat::Parquet));
     assert!(columns.is_empty());
+}
+
+/// A simulated table with `lines` beginning in line 3.
+pub(super) fn simulated(lines: &str) -> String {
+    format!("[lookup.made]\ntype = \"simulated\"\n{lines}\nkey = {{ id = \"bigint\" }}\n")
+}
+
+fn only_simulated(lines: &str) -> SimulatedConfig {
+    match read_valid(&simulated(lines)).lookups.remove(0).kind {
+        LookupKind::Simulated(config) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_option_of_a_simulated_table_is_kept() {
+    let plain = SimulatedConfig {
+        seed: 0,
+        key: vec![("id".to_string(), PgType::Int8)],
+        columns: vec![],
+        behaviour: Behaviour::default(),
+    };
+    assert_eq!(only_simulated(""), plain);
+    let all = only_simulated(
+        "seed = 7\nlatency = \"5ms\"\nerrors = 0.1\nerror = \"failed\"\nstalls = 0.2\nmisses = 1\nbad_keys = 0.4\nrows_per_key = 2\n\
+         duplicates = 0.5\noutages = [\"1s..2s\", \"1m..1h\"]\ncolumns = { b = \"id\", a = \"n\" }",
+    );
+    let seconds = Duration::from_secs;
+    let behaviour = Behaviour {
+        latency: Latency::Fixed(Duration::from_millis(5)),
+        errors: 0.1,
+        error: SimulatedError::Failed,
+        stalls: 0.2,
+        misses: 1.0,
+        bad_keys: 0.4,
+        rows_per_key: NonZeroUsize::new(2).unwrap(),
+        duplicates: 0.5,
+        outages: vec![seconds(1)..seconds(2), seconds(60)..seconds(3600)],
+    };
+    let columns = [("b", "id"), ("a", "n")].map(|(name, sql)| (name.to_string(), sql.to_string())).to_vec();
+    assert_eq!(all, SimulatedConfig { seed: 7, columns, behaviour, ..plain });
+    for (latency, expected) in [
+        ("{ p50 = \"1s\", p99 = \"3s\" }", Latency::LogNormal { p50: seconds(1), p99: seconds(3) }),
+        ("{ from = \"0s\", to = \"3s\" }", Latency::Uniform { from: seconds(0), to: seconds(3) }),
+        ("{ mean = \"2s\" }", Latency::Exponential { mean: seconds(2) }),
+    ] {
+        assert_eq!(only_simulated(&format!("latency = {latency}")).behaviour.latency, expected);
+    }
+    let cached = read_valid(&simulated("cache = { mode = \"partial\", max_rows = 5 }")).lookups.remove(0).policy.cache;
+    assert_eq!(cached.name(), "partial");
 }
 
 #[test]

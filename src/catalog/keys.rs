@@ -27,6 +27,8 @@ pub(super) enum Kind {
     },
     /// Not negative, with or without a fraction.
     Number,
+    /// A number from 0 to 1.
+    Share,
     Duration,
     /// Not zero.
     PositiveDuration,
@@ -39,6 +41,7 @@ pub(super) enum Kind {
     },
     TextList,
     Section,
+    DurationOrSection,
     /// Part of the interface, but not of this version.
     Later,
 }
@@ -54,12 +57,14 @@ impl fmt::Display for Kind {
             Kind::Whole { least: 0 } => f.write_str("whole number"),
             Kind::Whole { least } => write!(f, "whole number from {least}"),
             Kind::Number => f.write_str("number"),
+            Kind::Share => f.write_str("number from 0 to 1"),
             Kind::Duration => f.write_str("duration"),
             Kind::PositiveDuration => f.write_str("duration above zero"),
             Kind::Size => f.write_str("size"),
             Kind::Word { now, .. } => f.write_str(&quoted(now)),
             Kind::TextList => f.write_str("list of strings"),
             Kind::Section => f.write_str("section"),
+            Kind::DurationOrSection => f.write_str("duration or section"),
             Kind::Later => f.write_str("not available yet"),
         }
     }
@@ -104,6 +109,9 @@ const GENERATOR: &[&str] = &["generator"];
 const PUSH: &[&str] = &["push"];
 const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
+const SIMULATED: &[&str] = &["simulated"];
+/// Tables that are asked row by row, and so may be cached.
+const STORES: &[&str] = &["postgres", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -164,7 +172,7 @@ pub(super) const KEYS: &[Key] = &[
         "lookup.X",
         "type",
         ALL,
-        Kind::Word { now: &["file"], later: &["simulated", "mysql", "redis", "http", "files", "sqlite"] },
+        Kind::Word { now: &["file", "simulated"], later: &["mysql", "redis", "http", "files", "sqlite"] },
     ),
     key("lookup.X", "connection", POSTGRES, Kind::Text),
     key("lookup.X", "table", POSTGRES, Kind::Text),
@@ -173,6 +181,23 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X", "path", FILE, Kind::Path),
     key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
     key("lookup.X", "columns", FILE, Kind::Section),
+    key("lookup.X", "key", SIMULATED, Kind::Section),
+    key("lookup.X", "columns", SIMULATED, Kind::Section),
+    key("lookup.X", "seed", SIMULATED, ANY_WHOLE),
+    key("lookup.X", "latency", SIMULATED, Kind::DurationOrSection),
+    key("lookup.X", "errors", SIMULATED, Kind::Share),
+    key("lookup.X", "error", SIMULATED, Kind::Word { now: &["unavailable", "failed"], later: &[] }),
+    key("lookup.X", "stalls", SIMULATED, Kind::Share),
+    key("lookup.X", "misses", SIMULATED, Kind::Share),
+    key("lookup.X", "bad_keys", SIMULATED, Kind::Share),
+    key("lookup.X", "rows_per_key", SIMULATED, FROM_ONE),
+    key("lookup.X", "duplicates", SIMULATED, Kind::Share),
+    key("lookup.X", "outages", SIMULATED, Kind::TextList),
+    key("lookup.X.latency", "p50", SIMULATED, Kind::PositiveDuration),
+    key("lookup.X.latency", "p99", SIMULATED, Kind::PositiveDuration),
+    key("lookup.X.latency", "from", SIMULATED, Kind::Duration),
+    key("lookup.X.latency", "to", SIMULATED, Kind::Duration),
+    key("lookup.X.latency", "mean", SIMULATED, Kind::PositiveDuration),
     key("lookup.X", "ordering", ALL, Kind::Word { now: &["ordered", "unordered", "key_ordered"], later: &[] }),
     key("lookup.X", "timeout", ALL, Kind::Duration),
     key("lookup.X", "on_failure", ALL, Kind::Word { now: &["fail", "no_match", "skip"], later: &[] }),
@@ -194,14 +219,15 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.circuit_breaker", "failures", ALL, FROM_ONE),
     key("lookup.X.circuit_breaker", "open_for", ALL, Kind::PositiveDuration),
     key("lookup.X.cache", "mode", POSTGRES, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
+    key("lookup.X.cache", "mode", SIMULATED, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
-    key("lookup.X.cache", "max_rows", POSTGRES, FROM_ONE),
-    key("lookup.X.cache", "max_bytes", POSTGRES, Kind::Size),
-    key("lookup.X.cache", "expire_after_write", POSTGRES, Kind::PositiveDuration),
-    key("lookup.X.cache", "expire_after_access", POSTGRES, Kind::PositiveDuration),
-    key("lookup.X.cache", "expire_misses_after", POSTGRES, Kind::Duration),
-    key("lookup.X.cache", "refresh_after", POSTGRES, Kind::PositiveDuration),
-    key("lookup.X.cache", "serve_stale_for", POSTGRES, Kind::Duration),
+    key("lookup.X.cache", "max_rows", STORES, FROM_ONE),
+    key("lookup.X.cache", "max_bytes", STORES, Kind::Size),
+    key("lookup.X.cache", "expire_after_write", STORES, Kind::PositiveDuration),
+    key("lookup.X.cache", "expire_after_access", STORES, Kind::PositiveDuration),
+    key("lookup.X.cache", "expire_misses_after", STORES, Kind::Duration),
+    key("lookup.X.cache", "refresh_after", STORES, Kind::PositiveDuration),
+    key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "reload_every", POSTGRES, Kind::PositiveDuration),
     key("lookup.X.cache", "load_timeout", POSTGRES, Kind::PositiveDuration),
 ];

@@ -6,9 +6,16 @@ use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
 use super::reading::Text;
 use super::section::Section;
+use super::simulated_section::read_simulated;
 use super::stream_section::read_format;
 use crate::lookup::policy::CachePolicy;
 use crate::pg_type::PgType;
+
+#[derive(Clone, Copy)]
+enum Type {
+    File,
+    Simulated,
+}
 
 /// Reads the section of the lookup table `name`; `None` if it is too wrong to tell what it would be. The connection
 /// that it names stands beside it, for the caller to look for.
@@ -27,14 +34,19 @@ pub(super) fn read_lookup(name: &str, section: &Section) -> (Option<LookupDefini
             section.check_keys();
             return (None, None);
         }
-        (true, false) => {
-            if section.choice("type", &[("file", ())]).is_none() {
-                return (None, None);
+        (true, false) => match section.choice("type", &[("file", Type::File), ("simulated", Type::Simulated)]) {
+            None => return (None, None),
+            Some(Type::File) => {
+                let section = section.of_type("file");
+                refuse_file_cache(&section);
+                (read_file(&section), None, read_policy(&section, CachePolicy::None))
             }
-            let section = section.of_type("file");
-            refuse_file_cache(&section);
-            (read_file(&section), None, read_policy(&section, CachePolicy::None))
-        }
+            Some(Type::Simulated) => {
+                let section = section.of_type("simulated");
+                let kind = LookupKind::Simulated(read_simulated(&section));
+                (Some(kind), None, read_policy(&section, read_cache(&section, "simulated")))
+            }
+        },
         (false, true) => {
             let section = section.of_type("postgres");
             let connection = section.text("connection");

@@ -1,6 +1,6 @@
 //! For each kind of mistake its place and its words.
 
-use super::tests::{SHOP, customers, environment, read, shop};
+use super::tests::{SHOP, customers, environment, read, shop, simulated};
 use super::*;
 
 /// The problems of `text` as they are shown, without the file's name.
@@ -67,8 +67,8 @@ fn what_later_versions_bring_is_refused() {
             "2:8: type = \"kafka\" in [stream.s] is not available yet (hint: It may be \"generator\", \"push\" or \"file\".)",
         ),
         (
-            "[lookup.l]\ntype = \"simulated\"\nanything = 1".to_string(),
-            "2:8: type = \"simulated\" in [lookup.l] is not available yet (hint: It may be \"file\".)",
+            "[lookup.l]\ntype = \"mysql\"\nanything = 1".to_string(),
+            "2:8: type = \"mysql\" in [lookup.l] is not available yet (hint: It may be \"file\" or \"simulated\".)",
         ),
         (
             "[connection.c]\ntype = \"redis\"\ncluster = []".to_string(),
@@ -349,6 +349,54 @@ fn options_that_contradict_each_other_are_refused() {
         "cache = { mode = \"partial\", expire_after_access = \"1s\", refresh_after = \"5s\", serve_stale_for = \"1s\" }",
     ] {
         assert!(read(&customers(lines)).is_ok(), "{lines}");
+    }
+}
+
+#[test]
+fn simulated_tables_say_what_is_wrong_with_them() {
+    assert_problem(
+        "[lookup.made]\ntype = \"simulated\"",
+        "1:9: [lookup.made] declares no columns (hint: Declare them in [lookup.made.key].)",
+    );
+    let distribution = "is no distribution (hint: Write a duration, { p50 = \"…\", p99 = \"…\" }, { from = \"…\", \
+                        to = \"…\" } or { mean = \"…\" }.)";
+    for (lines, expected) in [
+        ("misses = 1.5", "3:10: \"misses\" in [lookup.made] must be a number from 0 to 1, not 1.5".to_string()),
+        ("stalls = -1", "3:10: \"stalls\" in [lookup.made] must be a number from 0, not -1".to_string()),
+        ("latency = 5", "3:11: \"latency\" in [lookup.made] must be a string, not a whole number".to_string()),
+        ("latency = {}", format!("3:1: [lookup.made.latency] {distribution}")),
+        ("latency = { p50 = \"1s\" }", format!("3:1: [lookup.made.latency] {distribution}")),
+        ("latency = { p50 = \"1s\", mean = \"1s\" }", format!("3:1: [lookup.made.latency] {distribution}")),
+        (
+            "latency = { p50 = \"2s\", p99 = \"1s\" }",
+            "3:19: p50 (2s) in [lookup.made.latency] is above p99 (1s)".to_string(),
+        ),
+        (
+            "latency = { from = \"2s\", to = \"1s\" }",
+            "3:20: from (2s) in [lookup.made.latency] is above to (1s)".to_string(),
+        ),
+        (
+            "error = \"failed\"",
+            "3:9: \"error\" in [lookup.made] has no effect without \"errors\" (hint: Write the share of requests that fail: \
+             errors = 0.01.)"
+                .to_string(),
+        ),
+        (
+            "outages = [\"1s..2s\", \"2s..2s\"]",
+            "3:22: \"2s..2s\" in \"outages\" of [lookup.made] is no span of time (hint: Write when it begins and ends: \
+             \"10s..40s\".)"
+                .to_string(),
+        ),
+        (
+            "cache = { mode = \"full\" }",
+            "3:18: unknown value \"full\" for \"mode\" in [lookup.made.cache] (hint: It may be \"none\" or \"partial\".)".to_string(),
+        ),
+        (
+            "path = \"x\"",
+            "3:1: \"path\" in [lookup.made] does not go with type \"simulated\" (hint: It goes with type \"file\".)".to_string(),
+        ),
+    ] {
+        assert_problem(&simulated(lines), &expected);
     }
 }
 

@@ -22,6 +22,7 @@ mod provider;
 mod reading;
 pub mod running;
 mod section;
+mod simulated_section;
 mod stream_section;
 mod substitute;
 pub mod system;

@@ -27,6 +27,7 @@ use crate::source::push::PushStream;
 use crate::store::Store;
 use crate::store::file::FileStore;
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresStore, PostgresTable};
+use crate::store::simulated::SimulatedStore;
 
 /// A lookup table whose store is asked for its columns when they are first needed.
 pub struct Lookup {
@@ -116,6 +117,9 @@ impl Lookup {
                 let declared = (!columns.is_empty()).then(|| schema_of(columns));
                 Arc::new(open_file(name.clone(), data.clone(), *format, declared).await?)
             }
+            (LookupKind::Simulated(_), _) => {
+                return Err(Error::internal(format!("simulated lookup table \"{name}\" was not opened")));
+            }
         };
         Ok(LookupTable::new(name.clone(), store, self.definition.policy.clone()))
     }
@@ -158,13 +162,20 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
         }
     }
     for lookup in definition.lookups {
-        let connection = match &lookup.kind {
-            LookupKind::Postgres { connection, .. } => connections.get(connection).cloned(),
-            LookupKind::File { .. } => None,
-        };
         let name = lookup.name.clone();
-        let lookup =
-            Lookup { definition: lookup, connection, table: OnceCell::new(), last_error: LastError::default() };
+        let (connection, table) = match &lookup.kind {
+            LookupKind::Postgres { connection, .. } => (connections.get(connection).cloned(), None),
+            LookupKind::File { .. } => (None, None),
+            LookupKind::Simulated(config) => match SimulatedStore::try_new(name.clone(), config.clone()) {
+                Ok(store) => (None, Some(LookupTable::new(name.clone(), Arc::new(store), lookup.policy.clone()))),
+                Err(error) => {
+                    problems.push(problem(&error, &lookup.origin));
+                    continue;
+                }
+            },
+        };
+        let table = OnceCell::new_with(table);
+        let lookup = Lookup { definition: lookup, connection, table, last_error: LastError::default() };
         relations.insert(name, Relation::Lookup(Arc::new(lookup)));
     }
     if problems.is_empty() { Ok(relations) } else { Err(problems) }

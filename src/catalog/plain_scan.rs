@@ -49,7 +49,10 @@ impl PlainScan<'_> {
         let keys = PointKeys::take(&mut conditions, self.table.store().as_ref())?;
         let rest = self.divide(conditions, session)?;
         match keys {
-            Some(keys) => self.by_key(keys, rest),
+            Some(keys) => {
+                self.table.store().check_keys(&keys.columns)?;
+                self.by_key(keys, rest)
+            }
             None => self.whole(rest),
         }
     }
@@ -70,6 +73,7 @@ impl PlainScan<'_> {
         if keys.values.iter().any(|values| values.is_empty()) {
             return Ok(Arc::new(EmptyExec::new(Arc::new(schema.project(&self.projection)?))));
         }
+        self.table.store().check_keys(&keys.columns)?;
         let width = keys.columns.len();
         let names = keys.columns.iter().map(|&column| schema.field(column).name());
         let expressions = names.enumerate().map(|(place, name)| Arc::new(Column::new(name, place)) as _);

@@ -96,7 +96,9 @@ pub(super) fn read_cache(lookup: &Section, of: &'static str) -> CachePolicy {
     let section = section.of_type(of);
     section.require("mode");
     let modes = [("none", Mode::None), ("partial", Mode::Partial), ("full", Mode::Full)];
-    let Some(mode) = section.choice("mode", &modes) else { return CachePolicy::None };
+    // What has no end cannot be loaded whole.
+    let offered = if of == "simulated" { &modes[..2] } else { &modes };
+    let Some(mode) = section.choice("mode", offered) else { return CachePolicy::None };
     refuse_keys_of_other_modes(&section, mode, &modes);
     match mode {
         Mode::None => CachePolicy::None,

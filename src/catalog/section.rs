@@ -95,6 +95,11 @@ impl<'a> Section<'a> {
         self.get(name).is_some_and(|value| value.get_ref().as_str() == Some(text))
     }
 
+    /// Whether the value of `name` is a table.
+    pub fn is_section(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| value.get_ref().as_table().is_some())
+    }
+
     /// Complains unless the key is there.
     pub fn require(&self, name: &str) {
         if !self.has(name) {
@@ -191,6 +196,17 @@ impl<'a> Section<'a> {
             self.complain_of(name, Complaint::new(message));
         }
         number
+    }
+
+    /// A number from 0 to 1.
+    pub fn share(&self, name: &str) -> Option<f64> {
+        let number = self.number(name)?;
+        if number > 1.0 {
+            let message = format!("{} must be a number from 0 to 1, not {number}", self.what(name));
+            self.complain_of(name, Complaint::new(message));
+            return None;
+        }
+        Some(number)
     }
 
     pub fn duration(&self, name: &str) -> Option<Duration> {

@@ -62,6 +62,10 @@ async fn look(lookup: &Lookup) -> Result<String> {
     let kind = match &lookup.definition().kind {
         LookupKind::Postgres { table, connection, .. } => format!("table {table} of connection \"{connection}\""),
         LookupKind::File { .. } => "file".to_string(),
+        LookupKind::Simulated(config) => {
+            let key = config.key.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+            format!("simulated, by key {}", key.join(", "))
+        }
     };
     let warning = match lookup.indexed_columns().await? {
         Some(leading) if leading.is_empty() => "; warning: no index, so every lookup reads the whole table".to_string(),

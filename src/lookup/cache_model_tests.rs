@@ -21,7 +21,10 @@ use tokio::time::Instant;
 use super::super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, PartialCache};
 use super::super::scripted::{Feed, left_join, milliseconds, policy, ready, run};
 use super::super::{LookupJoin, LookupTable};
-use crate::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
+use crate::error::Error;
+use crate::store::{
+    Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError,
+};
 
 const TIMEOUT: Duration = milliseconds(200);
 
@@ -91,7 +94,7 @@ impl Store for NotingStore {
     }
 
     async fn scan(&self, _request: &ScanRequest) -> Result<RowBatches, StoreError> {
-        Err(crate::error::Error::internal("it has no end").into())
+        Err(Error::internal("a noting store has no end").into())
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {
@@ -121,6 +124,15 @@ impl Store for NotingStore {
     }
 }
 
+/// That a key was forgotten, or everything.
+#[derive(Debug)]
+struct Forgetting {
+    key: Option<i64>,
+    at: Instant,
+    /// How many requests the store had seen by then: moments alone do not say what came first.
+    requests: usize,
+}
+
 /// A query that stays, and the rows that it was given.
 struct Query {
     feed: Feed,
@@ -135,8 +147,7 @@ struct Model {
     store: Arc<NotingStore>,
     table: Arc<LookupTable>,
     queries: Vec<Query>,
-    /// When what was forgotten; `None`: everything.
-    forgotten: Vec<(Option<i64>, Instant)>,
+    forgotten: Vec<Forgetting>,
     /// Requests that were judged already.
     judged: usize,
 }
@@ -194,20 +205,20 @@ impl Model {
             92..97 => {
                 let key = random.random_range(-1..4);
                 self.table.invalidate_keys(&[Arc::new(Int64Array::from(vec![key]))]).unwrap();
-                self.forgotten.push((Some(key), Instant::now()));
-                self.part_moments().await;
+                self.note_forgotten(Some(key)).await;
             }
             _ => {
                 self.table.invalidate_all();
-                self.forgotten.push((None, Instant::now()));
-                self.part_moments().await;
+                self.note_forgotten(None).await;
             }
         }
         self.look().await;
     }
 
-    /// What happens before an invalidation and what happens after it are to have different times.
-    async fn part_moments(&self) {
+    async fn note_forgotten(&mut self, key: Option<i64>) {
+        let requests = self.store.notes.lock().unwrap().len();
+        self.forgotten.push(Forgetting { key, at: Instant::now(), requests });
+        // Rows that come later are to have a later time.
         tokio::time::sleep(milliseconds(1)).await;
     }
 
@@ -233,28 +244,25 @@ impl Model {
             return assert!(key < 0 || failed, "seed {}: key {key} was lost", self.seed);
         };
         let note = &notes[request];
-        let what = format!("seed {}: key {key} given {given:?}, now {now:?}, got {note:?}", self.seed);
+        let (seed, forgotten) = (self.seed, &self.forgotten);
+        let what =
+            format!("seed {seed}: key {key} given {given:?}, now {now:?}, got {note:?}, forgotten: {forgotten:?}");
         let ended = note.ended.unwrap();
         assert!(
             note.answered && note.keys.contains(&key) && columns.iter().all(|c| note.columns.contains(c)),
             "{what}"
         );
-        assert!(ended >= given || self.cache_may_hold(note, key, given), "forgotten: {what}");
-        assert!(note.sent >= given || !self.was_forgotten(key, note.sent, given), "older flight: {what}");
+        assert!(note.sent >= given || !self.was_forgotten(key, request, |by| by.at < given), "forgotten: {what}");
         if ended < given && given >= self.expiry(note, key, given) {
             let until = self.expiry(note, key, given) + self.cache.serve_stale_for;
             assert!(failed && now < until, "too old: {what}");
         }
     }
 
-    fn was_forgotten(&self, key: i64, from: Instant, until: Instant) -> bool {
-        let covers =
-            |(what, at): &(Option<i64>, Instant)| what.is_none_or(|what| what == key) && *at >= from && *at < until;
-        self.forgotten.iter().any(covers)
-    }
-
-    fn cache_may_hold(&self, note: &Note, key: i64, at: Instant) -> bool {
-        note.answered && note.ended.is_some_and(|ended| ended <= at) && !self.was_forgotten(key, note.sent, at)
+    /// Whether the answer to this request was forgotten by then.
+    fn was_forgotten(&self, key: i64, request: usize, by_then: impl Fn(&Forgetting) -> bool) -> bool {
+        let covers = |what: &&Forgetting| what.key.is_none_or(|what| what == key) && what.requests > request;
+        self.forgotten.iter().filter(covers).any(by_then)
     }
 
     /// The latest moment until which the answer may serve somebody who asks at `now`.
@@ -273,10 +281,10 @@ impl Model {
     fn judge_requests(&mut self) {
         let notes = self.store.notes.lock().unwrap();
         for (number, note) in notes.iter().enumerate().skip(self.judged) {
-            for (key, earlier) in
-                note.keys.iter().flat_map(|key| notes[..number].iter().map(move |other| (*key, other)))
-            {
-                if !earlier.keys.contains(&key) || self.was_forgotten(key, earlier.sent, note.sent) {
+            let earlier = notes[..number].iter().enumerate();
+            for (key, (before, earlier)) in note.keys.iter().flat_map(|key| earlier.clone().map(move |e| (*key, e))) {
+                let forgotten = self.was_forgotten(key, before, |by| by.requests <= number);
+                if !earlier.keys.contains(&key) || forgotten {
                     continue;
                 }
                 let what = format!("seed {}: key {key} again by {note:?} after {earlier:?}", self.seed);
@@ -287,7 +295,7 @@ impl Model {
                     Some(_) => note.columns == earlier.columns,
                     None => note.columns.iter().all(|column| earlier.columns.contains(column)),
                 };
-                if holds && self.cache_may_hold(earlier, key, note.sent) {
+                if holds && earlier.answered && earlier.ended.is_some_and(|ended| ended <= note.sent) {
                     assert!(!self.is_surely_known(earlier, key, note.sent), "known: {what}");
                 }
             }

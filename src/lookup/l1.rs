@@ -64,6 +64,18 @@ pub(super) struct HotRows {
     pub all_found: bool,
 }
 
+/// An answer that becomes part of the L1.
+struct Entering {
+    /// A row that has the key.
+    key: usize,
+    until: u32,
+    written: Tick,
+    /// Where its row is, if it has one.
+    source: u32,
+    start: u32,
+    rows: u32,
+}
+
 /// A copied row is paid for when it could have answered a sixteenth of a row.
 const COPIES_PER_HIT: usize = 16;
 
@@ -148,40 +160,59 @@ impl L1 {
         (matches, sources): (&[KeyMatch], &[RecordBatch]),
         now: Tick,
     ) -> Result<()> {
-        if self.written.len() + leases.len() > self.max_rows || self.bytes() > self.max_bytes {
-            self.clear();
-        }
         let columns = self.index.columns(columns, &self.variant)?;
+        let mut entering = self.renew(keys, &columns, leases, matches, now);
+        let rows = self.written.len().max(self.index.len()) + entering.len();
+        if rows > self.max_rows || self.bytes() > self.max_bytes {
+            self.clear();
+            entering.truncate(self.max_rows);
+        }
+        let mut staged: Vec<Vec<u32>> = vec![Vec::new(); sources.len()];
+        // Rows are numbered as they are staged: one source after the other.
+        entering.sort_by_key(|entering| entering.source);
+        for Entering { key, until, written, source, start, rows } in entering {
+            if rows == 0 {
+                self.index.set(&columns, key, Entry { row: NOTHING, lease: until });
+                continue;
+            }
+            self.index.set(&columns, key, Entry { row: self.written.len() as u32, lease: until });
+            self.written.push(written);
+            staged[source as usize].push(start);
+        }
+        let staged = staged.into_iter().zip(sources).filter(|(rows, _)| !rows.is_empty());
+        staged.into_iter().try_for_each(|(rows, source)| self.stage(source, UInt32Array::from(rows)))
+    }
+
+    /// Renews the leases of answers that are here, and returns those that are to be.
+    fn renew(
+        &mut self,
+        keys: &BatchKeys,
+        columns: &IndexKeys,
+        leases: &[Lease],
+        matches: &[KeyMatch],
+        now: Tick,
+    ) -> Vec<Entering> {
         let longest = now.saturating_add(LONGEST_LEASE_MILLISECONDS * NANOSECONDS);
-        let mut staged = vec![Vec::new(); sources.len()];
-        for lease in leases {
-            let KeyMatch::Found { source, start, rows } = matches[lease.position as usize] else { continue };
-            let until = (lease.until.min(longest) / NANOSECONDS).saturating_sub(self.base);
+        let mut entering = Vec::new();
+        for Lease { position, until, written } in leases {
+            let KeyMatch::Found { source, start, rows } = matches[*position as usize] else { continue };
+            let until = ((*until).min(longest) / NANOSECONDS).saturating_sub(self.base);
             let until = u32::try_from(until).unwrap_or(u32::MAX);
-            let key = keys.first_row(lease.position);
-            let known = self.index.entry(&columns, key);
-            if known.is_none() && !self.is_second_hit(keys.hashes[lease.position as usize]) {
+            let key = keys.first_row(*position);
+            let known = self.index.entry(columns, key);
+            if known.is_none() && !self.is_second_hit(keys.hashes[*position as usize]) {
                 continue;
             }
             let is_same = |known: &Entry| match known.row {
                 NOTHING => rows == 0,
-                row => rows > 0 && self.written[row as usize] == lease.written,
+                row => rows > 0 && self.written[row as usize] == *written,
             };
             match known.filter(is_same) {
-                Some(known) => self.index.set(&columns, key, Entry { lease: until, ..known }),
-                None if rows == 0 => self.index.set(&columns, key, Entry { row: NOTHING, lease: until }),
-                None => staged[source as usize].push((key, start, lease.written, until)),
+                Some(known) => self.index.set(columns, key, Entry { lease: until, ..known }),
+                None => entering.push(Entering { key, until, written: *written, source, start, rows }),
             }
         }
-        for (rows, source) in staged.into_iter().zip(sources).filter(|(rows, _)| !rows.is_empty()) {
-            for (key, _, written, until) in &rows {
-                let entry = Entry { row: self.written.len() as u32, lease: *until };
-                self.index.set(&columns, *key, entry);
-                self.written.push(*written);
-            }
-            self.stage(source, rows.into_iter().map(|row| row.1).collect())?;
-        }
-        Ok(())
+        entering
     }
 
     /// Copies rows out of a source, so that they pin nothing.
@@ -293,6 +324,14 @@ impl Index {
             (Index::Texts(index), IndexKeys::Texts(keys)) => index.set(keys.value(row).as_bytes(), entry),
             (Index::Encoded(index), IndexKeys::Encoded(keys)) => index.set(keys.row(row).data(), entry),
             (Index::Numbers(_) | Index::Texts(_) | Index::Encoded(_), _) => {}
+        }
+    }
+
+    /// How many keys there are.
+    fn len(&self) -> usize {
+        match self {
+            Index::Numbers(index) => index.len(),
+            Index::Texts(index) | Index::Encoded(index) => index.len(),
         }
     }
 

@@ -52,6 +52,10 @@ impl NumberIndex {
         }
     }
 
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
     pub fn bytes(&self) -> usize {
         std::mem::size_of_val(&*self.slots)
     }
@@ -126,6 +130,10 @@ impl BytesIndex {
         if self.used * 2 > self.slots.len() {
             self.grow();
         }
+    }
+
+    pub fn len(&self) -> usize {
+        self.used
     }
 
     pub fn bytes(&self) -> usize {

@@ -1,11 +1,14 @@
 //! The lookup stage: rows come in, wait for what a store knows of their keys, and leave joined with it.
 //!
-//! Read it in the order in which a row travels: [`exec`] shows the stage to DataFusion, `stream` admits rows, waits
-//! and emits. On the way in `keys` finds the distinct keys of a batch, `cache` knows some of them, and `flight` has the
-//! others asked for, one request per key for all queries: `board` and `lane` keep its books, `request` is the task that
-//! carries keys to the store, `mailbox` brings the answers back. `queue` holds the rows that wait and decides which may
-//! leave; `join` makes the batches that do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no
-//! values. `key_type` says what may be a key, and [`scan`] reads a table without one. A [`table::LookupTable`] owns what all queries over one table share: cache, flights, slots, counters.
+//! Read it in the order in which a row travels: [`exec`] shows the stage to DataFusion, `stream` reads, waits and emits.
+//! On the way in `admit` asks what is known of a batch: `l1` (by `l1_index`) knows the rows that come again and again, in
+//! columns; of the others `keys` finds the distinct keys, `known` looks for them in the `cache` of `answer`s that all
+//! queries share, and `flight` has the rest asked for, one request per key for all queries: `board` and `lane` keep its
+//! books, `request` is the task that carries keys to the store, `mailbox` brings the answers back. `refresh` asks anew
+//! for what grows old, `invalidate` forgets. `queue` holds the rows that wait and decides which may leave; `join` makes
+//! the batches that do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no values. `key_type` says
+//! what may be a key, and [`scan`] reads a table without one. A [`table::LookupTable`] owns what all queries over one
+//! table share: cache, flights, slots, counters.
 
 mod admit;
 mod answer;

@@ -92,10 +92,11 @@ impl Board {
         let Some(lane) = self.lanes.get_mut(&probe.variant.id()) else { return };
         let is_key =
             |flight: &Flight| flight.hash == probe.hash && flight.chunk.row(flight.row as usize).data() == probe.key;
-        let flights = &self.flights;
-        let Some(id) = lane.index.find(probe.hash, |id| is_key(&flights[*id])).copied() else { return };
-        // What has not left will be asked for after this.
-        if matches!(self.flights[id].place, Place::Requested(_)) {
+        // What has not left will be asked for after this. A flight of an older generation may be beside a newer one.
+        let has_left = |flight: &Flight| matches!(flight.place, Place::Requested(_));
+        let found = lane.index.iter_hash(probe.hash).copied();
+        let found: Vec<usize> = found.filter(|id| is_key(&self.flights[*id]) && has_left(&self.flights[*id])).collect();
+        for id in found {
             lane.unlist(id, probe.hash);
             self.flights[id].fills_cache = false;
         }

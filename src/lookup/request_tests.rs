@@ -287,10 +287,14 @@ async fn many_rows_of_one_key_make_one_request_and_hot_keys_are_asked_for_once()
         let table = table(&store, &policy);
         let (mut feed, mut rows) = run(&table, left_join(policy));
         // In batches of one row, as a live stream has them.
-        (0..1000).for_each(|_| drop(feed.send([7])));
+        for _ in 0..1000 {
+            feed.send([7]);
+        }
         ready(&mut rows).await;
         assert_eq!(store.requests(), [[7]], "1,000 equal keys that are missing at once make one request");
-        (0..1000).for_each(|n| drop(feed.send([n % 10 + 20])));
+        for n in 0..1000 {
+            feed.send([n % 10 + 20]);
+        }
         feed.end();
         let (all, error) = drain(&mut rows).await;
         assert_eq!((all.len(), error), (2000, None));

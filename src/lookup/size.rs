@@ -14,13 +14,13 @@ pub(super) struct AnswerSize {
 /// Keys after which what was counted before counts half.
 const MEMORY: u64 = 10_000;
 
-/// Rows that may wait while nothing is known of answers, or a request's worth of keys if that is more.
-const FIRST_ROWS: u64 = 1000;
+/// Rows that may wait while nothing is known of answers, or four requests' worth of keys if that is more.
+const FIRST_ROWS: u64 = 4096;
 
 impl AnswerSize {
     /// Until the first answer tells more, the first rows are taken to need all of `capacity_bytes`.
     pub fn new(policy: &LookupPolicy) -> Self {
-        let first_rows = FIRST_ROWS.max(policy.batch_size.get() as u64);
+        let first_rows = FIRST_ROWS.max(4 * policy.batch_size.get() as u64);
         AnswerSize { keys: 0, bytes: 0, guess: policy.capacity_bytes.get() / first_rows }
     }
 
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn newer_answers_count_for_more() {
         let mut size = AnswerSize::new(&LookupPolicy::default());
-        assert_eq!(size.bytes_per_key(), (64 << 20) / 1000);
+        assert_eq!(size.bytes_per_key(), (64 << 20) / 4096);
         size.add(10, 1000);
         assert_eq!(size.bytes_per_key(), 100);
         for _ in 0..10 {

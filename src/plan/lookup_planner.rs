@@ -70,6 +70,8 @@ fn plan_lookup(
         let message = format!("lookup table \"{}\" is held whole: its cache cannot be bypassed", table.name());
         return Err(Error::unsupported(message).with_hint("Leave cache = 'bypass' out.").into());
     }
+    let key_columns: Vec<usize> = lookup.keys.iter().map(|key| key.column).collect();
+    table.store().check_keys(&key_columns)?;
     for key in &lookup.keys {
         table.store().key_equality(key.column).check_key(table.store().schema().field(key.column).name())?;
     }
@@ -92,11 +94,7 @@ fn plan_lookup(
     let join = LookupJoin {
         kind: lookup.kind,
         keys: keys.collect::<Result<_>>()?,
-        shape: Arc::new(LookupShape {
-            key_columns: lookup.keys.iter().map(|key| key.column).collect(),
-            columns,
-            filters,
-        }),
+        shape: Arc::new(LookupShape { key_columns, columns, filters }),
         gate,
         residual,
         projection: (0..width).collect(),

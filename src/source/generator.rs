@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -17,7 +17,8 @@ use futures::stream;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Code, Error, Result};
-use crate::source::expression::{ColumnExpression, ExpressionPlanner, input};
+use crate::expression::{ColumnExpression, ExpressionPlanner, Subject};
+use crate::pg_type::PgType;
 use crate::source::{Source, Start};
 
 /// Most rows made at once.
@@ -62,7 +63,7 @@ impl GeneratorSource {
             )
             .with_hint("Write 0 or more; 0 makes rows as fast as they are asked for."));
         }
-        let planner = ExpressionPlanner::try_new(config.seed)?;
+        let planner = ExpressionPlanner::try_new(subject(), config.seed)?;
         let columns = config.columns.iter().enumerate();
         let columns: Vec<ColumnExpression> = columns
             .map(|(position, (column, sql))| {
@@ -154,13 +155,23 @@ impl Run {
     }
 
     fn make(&self, through: i64) -> Result<RecordBatch> {
-        let input = input(self.next..=through, (self.clock)())?;
+        let numbers = Int64Array::from_iter_values(self.next..=through);
+        let input = subject().rows(vec![Arc::new(numbers.clone())], numbers, (self.clock)())?;
         let columns = self.columns.iter().map(|column| {
             column.evaluate(&input).map_err(|error| in_column(&self.stream, column.field().name(), error))
         });
         let columns = columns.collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(input.num_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
+    }
+}
+
+/// What a generator's expressions are over.
+fn subject() -> Subject {
+    Subject {
+        maker: "a generator",
+        hint: "Write an expression over n, the number of the row.".to_string(),
+        columns: vec![PgType::Int8.field("n", false)],
     }
 }
 

@@ -1,7 +1,6 @@
 //! Where a stream's rows come from: one file a source, all behind [`Source`].
 
 pub mod exec;
-mod expression;
 pub mod file;
 pub mod generator;
 pub mod push;

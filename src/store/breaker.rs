@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use super::{Answer, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
+use crate::error::Result;
 use crate::quantity::show_duration;
 
 /// When a store that keeps failing is left alone.
@@ -56,6 +57,10 @@ impl Store for BreakerStore {
 
     fn can_filter(&self, filter: &Expr) -> bool {
         self.store.can_filter(filter)
+    }
+
+    fn check_keys(&self, key_columns: &[usize]) -> Result<()> {
+        self.store.check_keys(key_columns)
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {

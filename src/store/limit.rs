@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::{Answer, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
+use crate::error::Result;
 
 /// How far a request may be behind its place without moving the places after it: timers wake milliseconds late, and a
 /// high rate must not suffer from that.
@@ -50,6 +51,10 @@ impl Store for LimitStore {
 
     fn can_filter(&self, filter: &Expr) -> bool {
         self.store.can_filter(filter)
+    }
+
+    fn check_keys(&self, key_columns: &[usize]) -> Result<()> {
+        self.store.check_keys(key_columns)
     }
 
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError> {

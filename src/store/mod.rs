@@ -20,6 +20,8 @@ mod postgres_numeric;
 mod postgres_scan;
 mod postgres_schema;
 mod postgres_tls;
+pub mod simulated;
+mod simulated_chance;
 mod size;
 #[cfg(test)]
 mod told;
@@ -34,7 +36,7 @@ use datafusion::logical_expr::Expr;
 use futures::stream::BoxStream;
 
 pub(crate) use self::memory_index::comparable;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Result};
 
 /// Answers keys with rows. Called from many tasks at once; dropping the future of [`Store::lookup`] gives up the request.
 #[async_trait]
@@ -48,6 +50,14 @@ pub trait Store: Debug + Display + Send + Sync {
 
     /// How the store compares this column, a position in [`Store::schema`], with keys.
     fn key_equality(&self, column: usize) -> KeyEquality;
+
+    /// Whether the store can be asked by these columns together (positions in [`Store::schema`]); most can by any.
+    ///
+    /// # Errors
+    /// 0A000 if it cannot, saying by which it can.
+    fn check_keys(&self, _key_columns: &[usize]) -> Result<()> {
+        Ok(())
+    }
 
     /// Answers every key of `request`. A key without an answer has no row.
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError>;
@@ -95,7 +105,7 @@ impl KeyEquality {
     ///
     /// # Errors
     /// 0A000 with the reason.
-    pub fn check_key(&self, column: &str) -> Result<(), Error> {
+    pub fn check_key(&self, column: &str) -> Result<()> {
         match self {
             KeyEquality::ByValue | KeyEquality::OfStore { .. } => Ok(()),
             KeyEquality::None { reason } => {

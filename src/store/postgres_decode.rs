@@ -270,16 +270,20 @@ fn texts(builder: &mut StringViewBuilder, column: &str, cells: &[Option<&[u8]>],
 
 fn uuids(builder: &mut StringViewBuilder, cells: &[Option<&[u8]>]) -> Result<u64> {
     let mut buffer = Uuid::encode_buffer();
+    let mut size = 0;
     for cell in cells {
         let Some(bytes) = cell else {
             builder.append_null();
+            size += text_bytes(0);
             continue;
         };
         let uuid =
             Uuid::from_slice(bytes).map_err(|error| Error::internal(format!("PostgreSQL sent no uuid: {error}")))?;
-        builder.append_value(uuid.hyphenated().encode_lower(&mut buffer));
+        let text = uuid.hyphenated().encode_lower(&mut buffer);
+        builder.append_value(&*text);
+        size += text_bytes(text.len());
     }
-    Ok(cells.iter().map(|cell| text_bytes(cell.map_or(0, |_| Uuid::encode_buffer().len()))).sum())
+    Ok(size)
 }
 
 fn date(column: &str, days: i32) -> Result<i32> {

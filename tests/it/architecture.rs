@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::support::lookaside::project;
 
 /// The modules, each of which may use those before it in the list (and those of its own line).
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["error", "datafusion_error", "quantity", "sql_name", "telemetry"],
     &["pg_type"],
+    &["expression"],
     &["format"],
     &["store"],
     &["lookup"],

@@ -96,11 +96,11 @@ async fn columns_with_an_equality_of_postgresqls_own_are_known() {
         .execute(
             "CREATE COLLATION free (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
              CREATE DOMAIN free_text AS text COLLATE free;
-             CREATE TABLE equality (id int8, name text, padded char(4), doc jsonb, free text COLLATE free,
+             CREATE TABLE equality_kinds (id int8, name text, padded char(4), doc jsonb, free text COLLATE free,
                 domained free_text, raw json, tags text[], ref uuid, seen varchar(10) COLLATE \"C\")",
         )
         .await;
-    let store = store(server, "equality").await;
+    let store = store(server, "equality_kinds").await;
     let kinds = (0..10).map(|column| match store.key_equality(column) {
         KeyEquality::ByValue => "value".to_string(),
         KeyEquality::OfStore { reason } => format!("store: {reason}"),
