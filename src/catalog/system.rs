@@ -234,6 +234,7 @@ fn lookups(lookups: &[&Lookup]) -> Result<RecordBatch> {
     count("cached_rows", |counters| counters.cached_rows);
     count("cached_bytes", |counters| counters.cached_bytes);
     count("in_flight", |counters| counters.in_flight);
+    columns.moment_or_null("loaded_at", tables().map(|table| table?.full_state()?.loaded_at));
     for (name, quantile) in [("latency_p50_ms", 0.5), ("latency_p99_ms", 0.99)] {
         let in_milliseconds = |microseconds: u64| microseconds as f64 / 1000.0;
         columns.number_or_null(name, latencies.iter().map(|seen| seen.quantile(quantile).map(in_milliseconds)));
