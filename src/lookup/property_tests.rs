@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use datafusion::arrow::array::{AsArray, Int64Array};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{FutureExt, StreamExt};
 use rand::rngs::StdRng;
@@ -20,7 +21,9 @@ use super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, PartialCache
 use super::scripted::*;
 use super::{JoinKind, LookupTable};
 use crate::error::Error;
-use crate::store::StoreError;
+use crate::pg_type::PgType;
+use crate::store::simulated::{Behaviour, Latency, SimulatedConfig, SimulatedError, SimulatedStore};
+use crate::store::{LookupRequest, LookupShape, Store, StoreError};
 
 /// Seeds that the tests play unless told otherwise.
 const SEEDS: u64 = 100;
@@ -48,10 +51,14 @@ fn rows_are_right_whatever_the_store_does() {
 async fn play(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let policy = random_policy(&mut random);
-    let (store, is_faultless) = random_store(&mut random, policy.timeout.is_some());
-    let table = table(&store, &policy);
+    let may_hang = policy.timeout.is_some();
+    let world = match random.random_bool(0.5) {
+        true => simulated(&mut random, may_hang),
+        false => scripted(&mut random, may_hang),
+    };
+    let table = LookupTable::new("customers".to_string(), Arc::clone(&world.store), policy.clone());
     let count = random.random_range(1..=3);
-    let queries: Vec<Query> = (0..count).map(|_| Query::new(&mut random, &table, is_faultless)).collect();
+    let queries: Vec<Query> = (0..count).map(|_| Query::new(&mut random, &table, &world)).collect();
     let shown: Vec<String> = queries.iter().map(Query::shown).collect();
     let played = futures::future::join_all(queries.into_iter().map(Query::play));
     let played = tokio::time::timeout(LONG, AssertUnwindSafe(played).catch_unwind()).await;
@@ -61,14 +68,73 @@ async fn play(seed: u64) {
     if let Err(panic) = played.expect("a query does not end") {
         std::panic::resume_unwind(panic);
     }
-    assert!(store.most_running() <= policy.max_in_flight.get(), "more requests than max_in_flight");
     tokio::time::sleep(LONG).await;
     assert_eq!((table.tasks(), table.flights.busy(), table.flights.entries()), (0, 0, 0), "left over: {policy:?}");
-    assert_eq!(store.running(), 0);
+    (world.check)(&policy);
 }
 
-/// A store whose answers take their time, fail and, if it may, hang by chance; and whether it never fails nor hangs.
-fn random_store(random: &mut StdRng, may_hang: bool) -> (Arc<ScriptedStore>, bool) {
+/// A store and what is known of it.
+struct World {
+    store: Arc<dyn Store>,
+    /// It never fails nor hangs.
+    is_faultless: bool,
+    /// The names of a key's rows.
+    names: Names,
+    /// What must hold once all is over.
+    check: Box<dyn Fn(&LookupPolicy)>,
+}
+
+type Names = Arc<dyn Fn(i64) -> Vec<String>>;
+
+/// A simulated store with any behaviour.
+fn simulated(random: &mut StdRng, may_hang: bool) -> World {
+    let is_faultless = random.random_bool(0.4);
+    let share = |random: &mut StdRng, shares: &[f64]| if is_faultless { 0.0 } else { *pick(random, shares) };
+    let (fast, slow) = (milliseconds(random.random_range(0..10)), milliseconds(random.random_range(10..300)));
+    let latencies = [
+        Latency::Fixed(fast),
+        Latency::Uniform { from: fast, to: slow },
+        Latency::Exponential { mean: fast + TICK },
+        Latency::LogNormal { p50: fast + TICK, p99: slow + TICK },
+    ];
+    let behaviour = Behaviour {
+        latency: *pick(random, &latencies),
+        errors: share(random, &[0.0, 0.1, 0.5, 1.0]),
+        error: *pick(random, &SimulatedError::ALL),
+        stalls: if may_hang { share(random, &[0.0, 0.05, 0.3]) } else { 0.0 },
+        misses: *pick(random, &[0.0, 0.1, 0.9]),
+        bad_keys: share(random, &[0.0, 0.0, 0.05]),
+        rows_per_key: NonZeroUsize::new(*pick(random, &[1, 1, 3])).unwrap(),
+        duplicates: *pick(random, &[0.0, 0.3]),
+        outages: match share(random, &[0.0, 1.0]) > 0.0 {
+            true => vec![milliseconds(20)..milliseconds(random.random_range(21..200))],
+            false => Vec::new(),
+        },
+    };
+    let config = SimulatedConfig {
+        seed: random.random(),
+        key: vec![("id".to_string(), PgType::Int8)],
+        columns: vec![("name".to_string(), "id || '/' || n".to_string())],
+        behaviour: behaviour.clone(),
+    };
+    let store = Arc::new(SimulatedStore::try_new("customers".to_string(), config.clone()).unwrap());
+    let good_keys = SimulatedConfig { behaviour: Behaviour { bad_keys: 0.0, ..behaviour }, ..config };
+    let twin = SimulatedStore::try_new("customers".to_string(), good_keys).unwrap();
+    let names = move |key| {
+        let shape = LookupShape { key_columns: vec![0], columns: vec![1], filters: Vec::new() };
+        let keys = vec![Arc::new(Int64Array::from(vec![key])) as _];
+        let answer = twin.answer(&LookupRequest { shape: Arc::new(shape), keys, max_answer_bytes: u64::MAX }).unwrap();
+        let names: Vec<String> = answer.rows.column(0).as_string_view().iter().flatten().map(str::to_string).collect();
+        assert!(names.iter().all(|name| name.starts_with(&format!("{key}/"))), "{names:?}");
+        names
+    };
+    let seen = Arc::clone(&store);
+    let check = move |_: &LookupPolicy| assert_eq!(seen.running(), 0, "requests at the store");
+    World { store, is_faultless, names: Arc::new(names), check: Box::new(check) }
+}
+
+/// A store whose answers take their time, fail and, if it may, hang by chance, also backwards.
+fn scripted(random: &mut StdRng, may_hang: bool) -> World {
     let most_latency = *pick(random, &[0, 0, 1, 5, 30, 300]);
     let is_faultless = random.random_bool(0.4);
     let (errors, stalls) = match is_faultless {
@@ -95,7 +161,12 @@ fn random_store(random: &mut StdRng, may_hang: bool) -> (Arc<ScriptedStore>, boo
             false => Reply::After(latency),
         }
     });
-    (store, is_faultless)
+    let seen = Arc::clone(&store);
+    let check = move |policy: &LookupPolicy| {
+        assert!(seen.most_running() <= policy.max_in_flight.get(), "more requests than max_in_flight");
+        assert_eq!(seen.running(), 0, "requests at the store");
+    };
+    World { store, is_faultless, names: Arc::new(names_of), check: Box::new(check) }
 }
 
 fn failed(sqlstate: &str) -> StoreError {
@@ -147,6 +218,7 @@ struct Query {
     policy: LookupPolicy,
     kind: JoinKind,
     is_faultless: bool,
+    names: Names,
     feed: Feed,
     rows: SendableRecordBatchStream,
     random: StdRng,
@@ -164,7 +236,7 @@ struct Query {
 }
 
 impl Query {
-    fn new(random: &mut StdRng, table: &Arc<LookupTable>, is_faultless: bool) -> Self {
+    fn new(random: &mut StdRng, table: &Arc<LookupTable>, world: &World) -> Self {
         let policy = LookupPolicy {
             ordering: *pick(random, &Ordering::ALL),
             on_failure: *pick(random, &OnFailure::ALL),
@@ -180,7 +252,8 @@ impl Query {
         });
         Query {
             batches: batches.collect(),
-            is_faultless: is_faultless && policy.timeout.is_none(),
+            is_faultless: world.is_faultless && policy.timeout.is_none(),
+            names: Arc::clone(&world.names),
             policy,
             kind,
             feed,
@@ -295,7 +368,7 @@ impl Query {
             Some((names, at)) => (names.as_slice(), Some(*at)),
             None => ([].as_slice(), None),
         };
-        let expected = names_of(key);
+        let expected = key.map_or_else(Vec::new, |key| (self.names)(key));
         let padded = ["-".to_string()];
         let nothing_found: &[String] = if self.kind == JoinKind::Left { &padded } else { &[] };
         let right = if expected.is_empty() { nothing_found } else { &expected };
@@ -342,9 +415,9 @@ fn random_key(random: &mut StdRng, most: i64) -> Option<i64> {
 }
 
 /// What [`ScriptedStore`] knows of a key.
-fn names_of(key: Option<i64>) -> Vec<String> {
-    let Some(key) = key.filter(|key| *key >= 0) else { return Vec::new() };
-    (0..(key / 1000).max(1)).map(|nth| format!("{key}/{nth}")).collect()
+fn names_of(key: i64) -> Vec<String> {
+    let rows = if key < 0 { 0 } else { (key / 1000).max(1) };
+    (0..rows).map(|nth| format!("{key}/{nth}")).collect()
 }
 
 /// The harness would be worth nothing if it did not notice.
@@ -353,9 +426,10 @@ fn wrong_rows_are_noticed() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let notices = |spoil: fn(&mut Query)| {
         let played: Box<dyn Future<Output = ()>> = Box::new(async move {
-            let store = ScriptedStore::new(|_| Reply::After(Duration::ZERO));
-            let table = table(&store, &policy(Ordering::Ordered));
-            let mut query = Query::new(&mut StdRng::seed_from_u64(1), &table, true);
+            let world = scripted(&mut StdRng::seed_from_u64(1), false);
+            let store = Arc::clone(&world.store);
+            let table = LookupTable::new("customers".to_string(), store, policy(Ordering::Ordered));
+            let mut query = Query::new(&mut StdRng::seed_from_u64(1), &table, &world);
             query.policy = policy(Ordering::Ordered);
             (query.kind, query.is_faultless) = (JoinKind::Left, true);
             query.keys = vec![Some(1), None];
