@@ -2,7 +2,7 @@
 //!
 //! A flight is *waiting* (in its lane, no request yet), *requested*, or *resting* before another attempt. It ends when
 //! its request is completed for good, when nobody waits for any key of its request any more, or, without a request, when
-//! nobody waits for it.
+//! nobody waits for it. What is asked for once more stands in `again`, what nobody waits for in `refresh`.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -29,9 +29,9 @@ pub(super) struct Board {
     /// By variant.
     pub lanes: HashMap<u64, Lane, RandomState>,
     /// Lanes with waiting keys, in the order in which they get the next slot.
-    turns: VecDeque<u64>,
+    pub turns: VecDeque<u64>,
     /// Flights that rest, by when they have rested.
-    resting: BTreeSet<(Instant, usize)>,
+    pub resting: BTreeSet<(Instant, usize)>,
     /// When the timekeeper wakes; `None`: there is none.
     pub alarm: Option<Instant>,
     pub requests: HashMap<u64, RequestState, RandomState>,
@@ -40,7 +40,7 @@ pub(super) struct Board {
 pub(super) struct AskState {
     mailbox: Arc<Mailbox>,
     slice: u64,
-    deadline: Option<Instant>,
+    pub deadline: Option<Instant>,
     keys: Vec<AskedKey>,
     /// How many of `keys` are not delivered yet.
     pub open: usize,
@@ -180,30 +180,6 @@ impl Board {
         requests
     }
 
-    /// When a request may leave that may not now, provided that there is a slot.
-    pub fn next_alarm(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let lanes = self.turns.iter().filter_map(|id| self.lanes.get(id)?.ripe_at(&self.flights, now));
-        let ripening = lanes.filter(|ripe_at| *ripe_at > now);
-        ripening.chain(self.resting.first().map(|(until, _)| *until)).min()
-    }
-
-    /// Two requests instead of one whose answer some keys have spoilt. Those that nobody waits for end here.
-    pub fn split(&mut self, request: Request) -> Vec<Request> {
-        let Some(state) = self.requests.remove(&request.id) else { return Vec::new() };
-        let Request { variant, mut keys, .. } = request;
-        let second = keys.split_off(keys.len() / 2);
-        let mut halves = Vec::new();
-        for keys in [keys, second] {
-            if keys.iter().any(|key| self.flights.get(key.flight).is_some_and(|flight| !flight.waiters.is_empty())) {
-                halves.push(self.new_request(Arc::clone(&variant), state.generation, keys));
-            } else {
-                keys.iter().for_each(|key| drop(self.remove_flight(key.flight)));
-            }
-        }
-        halves
-    }
-
     pub fn answered(&mut self, request: u64, at: Instant) {
         if let Some(request) = self.requests.get_mut(&request) {
             request.answered_at = Some(at);
@@ -223,7 +199,7 @@ impl Board {
                 KeyResult::Rows { start, rows } => {
                     (self.remove_flight(key.flight).map_or_else(Vec::new, |flight| flight.waiters), (*start, *rows))
                 }
-                KeyResult::Again => (self.rest(key.flight, completion.rest_until), (0, 0)),
+                KeyResult::Again => (self.rest(key.flight, completion.variant, completion.rest_until), (0, 0)),
             };
             for waiter in waiters {
                 let Some(ask) = self.asks.get_mut(&waiter.ask) else { continue };
@@ -392,7 +368,7 @@ impl Board {
         })
     }
 
-    fn new_request(&mut self, variant: Arc<Variant>, generation: u64, keys: Vec<RequestKey>) -> Request {
+    pub fn new_request(&mut self, variant: Arc<Variant>, generation: u64, keys: Vec<RequestKey>) -> Request {
         let id = self.new_id();
         let mut wanted = 0;
         for key in &keys {
@@ -411,49 +387,6 @@ impl Board {
         };
         self.requests.insert(id, state);
         Request { id, variant, keys, generation, abandoned }
-    }
-
-    /// Lays a flight aside until another attempt may be made. Those whose time is over are not kept waiting: they are
-    /// returned.
-    fn rest(&mut self, id: usize, until: Instant) -> Vec<Waiter> {
-        let now = Instant::now();
-        let Some(flight) = self.flights.get_mut(id) else { return Vec::new() };
-        let is_late = |waiter: &Waiter| match self.asks.get(&waiter.ask) {
-            Some(ask) => ask.deadline.is_some_and(|deadline| deadline <= now),
-            None => true,
-        };
-        let (late, patient): (Vec<Waiter>, Vec<Waiter>) = flight.waiters.drain(..).partition(is_late);
-        flight.waiters = patient;
-        if flight.waiters.is_empty() {
-            self.remove_flight(id);
-        } else {
-            flight.place = Place::Resting(until);
-            self.resting.insert((until, id));
-            if let Some(lane) = self.lanes.get_mut(&flight.variant) {
-                lane.resting += 1;
-            }
-        }
-        late
-    }
-
-    /// Flights that have rested wait for a request again.
-    pub fn wake_rested(&mut self, now: Instant) {
-        while let Some((until, id)) = self.resting.first().copied() {
-            if until > now {
-                return;
-            }
-            self.resting.pop_first();
-            let Some(flight) = self.flights.get_mut(id) else { continue };
-            flight.place = Place::Waiting;
-            flight.ripe_at = now;
-            let variant = flight.variant;
-            let Some(lane) = self.lanes.get_mut(&variant) else { continue };
-            lane.resting -= 1;
-            if lane.waiting.is_empty() {
-                self.turns.push_back(variant);
-            }
-            lane.push_rested(id, now);
-        }
     }
 
     /// Whether the store had answered by then and the answer is not delivered yet.
@@ -519,7 +452,7 @@ impl Board {
         state.abandoned.notify_one();
     }
 
-    fn remove_flight(&mut self, id: usize) -> Option<Flight> {
+    pub fn remove_flight(&mut self, id: usize) -> Option<Flight> {
         let flight = self.flights.try_remove(id)?;
         if let Some(lane) = self.lanes.get_mut(&flight.variant) {
             lane.unlist(id, flight.hash);

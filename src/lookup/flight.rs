@@ -97,6 +97,7 @@ pub(super) struct RequestKey {
 
 /// How a request ended.
 pub(super) struct Completion<'a> {
+    pub variant: &'a Arc<Variant>,
     /// For each key of the request.
     pub results: &'a [KeyResult],
     pub outcome: &'a Outcome,
@@ -245,7 +246,8 @@ impl Flights {
         let fail = |request: &Request| {
             let results = vec![KeyResult::Rows { start: 0, rows: 0 }; request.keys.len()];
             let (outcome, at) = (Outcome::Failed(error.clone()), Instant::now());
-            let completion = Completion { results: &results, outcome: &outcome, at, rest_until: at };
+            let variant = &request.variant;
+            let completion = Completion { variant, results: &results, outcome: &outcome, at, rest_until: at };
             self.complete(request.id, &request.keys, &completion);
         };
         requests.iter().for_each(fail);

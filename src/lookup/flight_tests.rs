@@ -58,7 +58,8 @@ impl Asker {
         let results = vec![result; request.keys.len()];
         let outcome = Outcome::Failed(Error::internal("done"));
         let at = Instant::now();
-        let completion = Completion { results: &results, outcome: &outcome, at, rest_until: at + milliseconds(50) };
+        let (variant, rest_until) = (&self.variant, at + milliseconds(50));
+        let completion = Completion { variant, results: &results, outcome: &outcome, at, rest_until };
         self.flights.complete(request.id, &request.keys, &completion);
     }
 

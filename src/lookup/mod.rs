@@ -11,6 +11,7 @@
 //! table share: cache, flights, slots, counters.
 
 mod admit;
+mod again;
 mod answer;
 mod board;
 mod cache;

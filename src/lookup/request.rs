@@ -122,7 +122,11 @@ fn complete(table: &LookupTable, request: &Request, results: &[KeyResult], outco
     let attempt = again.clone().map(|(key, _)| key.attempt).max().unwrap_or(1);
     table.count.retries.fetch_add(again.count() as u64, Relaxed);
     let rest_until = at + table.policy().retry.rest_after(attempt, request.id);
-    table.flights.complete(request.id, &request.keys, &Completion { results, outcome, at, rest_until });
+    table.flights.complete(
+        request.id,
+        &request.keys,
+        &Completion { variant: &request.variant, results, outcome, at, rest_until },
+    );
 }
 
 /// `None`: nobody waits any more, and the request was dropped.

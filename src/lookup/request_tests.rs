@@ -144,6 +144,26 @@ async fn row_of_another_query_joins_a_key_that_rests() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn key_that_was_forgotten_while_it_failed_is_still_asked_again() {
+    let seen = AtomicUsize::new(0);
+    let store = ScriptedStore::new(move |_| match seen.fetch_add(1, SeqCst) {
+        0 => Reply::Fail(milliseconds(20), unavailable()),
+        _ => Reply::After(Duration::ZERO),
+    });
+    let cache = CachePolicy::Partial(PartialCache::default());
+    let policy = LookupPolicy { cache, ..batched(Ordering::Ordered) };
+    let table = table(&store, &policy);
+    let (mut feed, mut rows) = run(&table, left_join(policy));
+    feed.send([1]).end();
+    ready(&mut rows).await;
+    let keys: datafusion::arrow::array::ArrayRef = Arc::new(datafusion::arrow::array::Int64Array::from(vec![1]));
+    table.invalidate_keys(&[keys]).unwrap();
+    let answered = tokio::time::timeout(Duration::from_secs(1), drain(&mut rows)).await;
+    assert_eq!(answered.unwrap().0, ["0:1/0"]);
+    assert_nothing_left(&table).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn query_that_ends_while_its_key_rests_leaves_nothing() {
     let store = failing(usize::MAX, unavailable());
     let policy = batched(Ordering::Ordered);
