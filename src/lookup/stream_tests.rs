@@ -176,7 +176,8 @@ async fn chains_do_not_stall_at_small_capacities() {
 #[tokio::test(start_paused = true)]
 async fn slow_reader_makes_no_false_timeouts() {
     for ordering in Ordering::ALL {
-        let store = ScriptedStore::new(|_| Reply::After(milliseconds(45)));
+        // While the reader is away after the first answers, the others come.
+        let store = ScriptedStore::new(|keys| Reply::After(milliseconds(if keys[0] % 2 == 0 { 45 } else { 5 })));
         let policy = LookupPolicy {
             timeout: Some(milliseconds(100)),
             max_in_flight: 8.try_into().unwrap(),
