@@ -3,6 +3,8 @@
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use datafusion::arrow::array::Int64Array;
+use datafusion::logical_expr::{Expr, col};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::super::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache};
@@ -139,6 +141,59 @@ async fn other_columns_are_never_served_from_an_entry() {
         assert_eq!((batch.num_rows(), store.requests().len()), (1, requests));
         if projection.len() == 2 {
             assert_eq!(shown(&batch), ["0:1/0"]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_under_other_conditions_is_never_served_from_an_entry() {
+    let store = at_once();
+    let table = table(&store, &cached(100, None, None));
+    let with = |columns: Vec<usize>, filters: Vec<Expr>| LookupJoin {
+        projection: (0..columns.len() + 2).collect(),
+        shape: Arc::new(LookupShape { key_columns: vec![0], columns, filters }),
+        ..left_join(table.policy().clone())
+    };
+    let condition = || vec![col("name").is_not_null()];
+    for (join, requests) in [
+        (with(vec![0, 1], condition()), 1),
+        (with(vec![0, 1], Vec::new()), 2),
+        (with(vec![1], vec![col("name").is_null()]), 3),
+        (with(vec![1], condition()), 3),
+        (with(vec![1], Vec::new()), 3),
+    ] {
+        assert_eq!(try_query(&table, join, &[1]).await, (vec!["0:1/0".to_string()], None));
+        assert_eq!(store.requests().len(), requests);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_asked_for_before_an_invalidation_is_not_kept() {
+    let store = ScriptedStore::new(|_| Reply::After(milliseconds(50)));
+    let table = table(&store, &cached(100, None, None));
+    let (mut feed, mut rows) = run(&table, left_join(table.policy().clone()));
+    feed.send([1]).end();
+    ready(&mut rows).await;
+    table.invalidate_all();
+    assert_eq!(drain(&mut rows).await.0, ["0:1/0"]);
+    assert_eq!(query(&table, &[1]).await, ["0:1/0"]);
+    assert_eq!(store.requests(), [[1], [1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn query_that_goes_on_sees_what_was_forgotten() {
+    let store = at_once();
+    let table = table(&store, &cached(1000, None, None));
+    let (mut feed, mut rows) = run(&table, left_join(table.policy().clone()));
+    for requests in 1..4 {
+        for _ in 0..20 {
+            feed.send([1]);
+            assert_eq!(ready(&mut rows).await.len(), 1);
+        }
+        assert_eq!(store.requests().len(), requests);
+        match requests {
+            1 => assert_eq!(table.invalidate_all(), 1),
+            _ => assert_eq!(table.invalidate_keys(&[Arc::new(Int64Array::from(vec![1]))]).unwrap(), 1),
         }
     }
 }

@@ -1,16 +1,18 @@
 //! CONFORMANCE, keys and joins, through the whole stage.
 
-use datafusion::arrow::array::AsArray;
+use datafusion::arrow::array::{AsArray, Int64Array, StringViewArray};
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{binary, lit};
 use futures::StreamExt;
 
-use super::super::policy::{LookupPolicy, Ordering};
+use super::super::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache};
 use super::super::scripted::*;
-use super::super::{JoinKind, LookupExec};
+use super::super::{JoinKind, LookupExec, LookupTable};
 use super::*;
+use crate::pg_type::PgType;
 use crate::store::LookupShape;
+use crate::store::file::{FileStore, ReadRows};
 
 fn at_once() -> Arc<ScriptedStore> {
     ScriptedStore::new(|_| Reply::Backwards)
@@ -110,6 +112,33 @@ async fn residual_applies_to_each_match_before_left_pads() {
     assert_eq!(joined(join.clone(), &keys).await.0.join(" "), "0:3000/1 0:3000/2 1:- 2:- 3:-");
     join.kind = JoinKind::Inner;
     assert_eq!(joined(join, &keys).await.0.join(" "), "0:3000/1 0:3000/2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn matched_row_of_nulls_is_a_match() {
+    let ids = Arc::new(Int64Array::from(vec![Some(1), Some(2), None]));
+    let names = Arc::new(StringViewArray::from(vec![None, Some("two"), Some("none")]));
+    let fields = [PgType::Int8.field("id", true), PgType::Text.field("name", true)];
+    let schema = Arc::new(Schema::new(fields.to_vec()));
+    let people = RecordBatch::try_new(Arc::clone(&schema), vec![ids, names]).unwrap();
+    let read: ReadRows = Arc::new(move || Ok(vec![people.clone()]));
+    let store = Arc::new(FileStore::try_new("people".to_string(), None, schema, read).unwrap());
+    for (cache, kind, expected) in [
+        (CachePolicy::None, JoinKind::Inner, "0:- 1:two"),
+        (CachePolicy::None, JoinKind::Left, "0:- 1:two 2:- 3:-"),
+        (CachePolicy::Partial(PartialCache::default()), JoinKind::Inner, "0:- 1:two"),
+    ] {
+        let policy = LookupPolicy { cache, ..policy() };
+        let table = LookupTable::new("people".to_string(), Arc::clone(&store) as _, policy.clone());
+        let mut join = LookupJoin { kind, projection: vec![0, 2], ..left_join(policy) };
+        join.shape = Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Vec::new() });
+        for _ in 0..2 {
+            let (mut feed, mut rows) = run(&table, join.clone());
+            feed.send([Some(1), Some(2), Some(3), None]).end();
+            let (rows, error) = drain(&mut rows).await;
+            assert_eq!((rows.join(" ").as_str(), error), (expected, None));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

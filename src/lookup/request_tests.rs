@@ -112,6 +112,21 @@ async fn no_attempt_follows_the_time_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_attempt_follows_the_time_out_though_nobody_polls() {
+    let store = failing(usize::MAX, unavailable());
+    let retry = RetryPolicy { delay: milliseconds(200), ..attempts(100) };
+    let policy = LookupPolicy { timeout: Some(milliseconds(90)), retry, ..batched(Ordering::Ordered) };
+    let table = table(&store, &policy);
+    let (mut feed, mut rows) = run(&table, left_join(policy));
+    feed.send([1]);
+    ready(&mut rows).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(store.requests().len(), 1);
+    assert_eq!(drain(&mut rows).await.1.unwrap().message(), "lookup in \"customers\" timed out after 90ms");
+    assert_nothing_left(&table).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn key_that_rests_holds_no_slot_and_no_other_row() {
     let store = ScriptedStore::new(|keys| match keys.contains(&1) {
         true => Reply::Fail(Duration::ZERO, unavailable()),
@@ -217,6 +232,24 @@ async fn batch_with_one_bad_key_is_split_until_it_stands_alone() {
     assert_eq!((alone, table.counters().retries, table.counters().failures), (1, 0, 1));
     assert!(store.requests().len() <= 9, "{:?}", store.requests());
     assert_eq!(store.most_running(), 1, "the halves share the slot");
+    assert_nothing_left(&table).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn split_is_no_attempt() {
+    let seen = AtomicUsize::new(0);
+    let store = ScriptedStore::new(move |keys| match keys {
+        [_, _, ..] => Reply::Fail(Duration::ZERO, store_error("22P02")),
+        [_] if seen.fetch_add(1, SeqCst) == 0 => Reply::Fail(Duration::ZERO, unavailable()),
+        _ => Reply::After(Duration::ZERO),
+    });
+    let policy = LookupPolicy { retry: attempts(2), ..batched(Ordering::Ordered) };
+    let table = table(&store, &policy);
+    let (mut feed, mut rows) = run(&table, left_join(policy));
+    feed.send([1, 2, 3, 4]).end();
+    let expected = ["0:1/0", "1:2/0", "2:3/0", "3:4/0"].map(String::from).to_vec();
+    assert_eq!(drain(&mut rows).await, (expected, None), "an attempt is left to each key");
+    assert_eq!(table.counters().retries, 1);
     assert_nothing_left(&table).await;
 }
 

@@ -176,7 +176,8 @@ async fn chains_do_not_stall_at_small_capacities() {
 #[tokio::test(start_paused = true)]
 async fn slow_reader_makes_no_false_timeouts() {
     for ordering in Ordering::ALL {
-        let store = ScriptedStore::new(|_| Reply::After(milliseconds(45)));
+        // While the reader is away after the first answers, the others come.
+        let store = ScriptedStore::new(|keys| Reply::After(milliseconds(if keys[0] % 2 == 0 { 45 } else { 5 })));
         let policy = LookupPolicy {
             timeout: Some(milliseconds(100)),
             max_in_flight: 8.try_into().unwrap(),
@@ -277,6 +278,31 @@ async fn waiting_for_a_slot_counts_and_waiting_for_neighbours_does_not() {
     tokio::time::sleep(milliseconds(5000)).await;
     assert_eq!(ready(&mut rows).await, ["0:90/0", "1:10/0"]);
     assert_eq!(table.counters().timeouts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clock_starts_with_the_place_and_runs_while_waiting_for_company() {
+    let limits = LookupPolicy {
+        timeout: Some(milliseconds(100)),
+        capacity: 1.try_into().unwrap(),
+        on_failure: OnFailure::NoMatch,
+        ..policy(Ordering::Ordered)
+    };
+    // The second row has its place after 80 ms, and its answer 80 ms later.
+    let store = by_key();
+    let one_place = table(&store, &limits);
+    let (mut feed, mut rows) = run(&one_place, left_join(limits.clone()));
+    feed.send([80, 1080]).end();
+    assert_eq!(drain(&mut rows).await.0, ["0:80/0", "1:1080/0"]);
+
+    // 60 ms without company and 50 ms at the store.
+    let store = by_key();
+    let company = LookupPolicy { batch_size: 9.try_into().unwrap(), batch_delay: milliseconds(60), ..limits };
+    let patient = table(&store, &company);
+    let (mut feed, mut rows) = run(&patient, left_join(company));
+    feed.send([50]).end();
+    assert_eq!(drain(&mut rows).await.0, ["0:-"]);
+    assert_eq!((store.requests().len(), patient.counters().timeouts), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -428,6 +454,33 @@ async fn dropped_stream_stops_its_requests_and_no_others() {
     assert_eq!(drain(&mut other).await.0, ["0:50/0", "1:70/0"]);
     assert_eq!(store.requests(), [[0], [50], [70]], "nobody wanted 60 any more");
     assert_eq!(store.dropped(), 1);
+    assert_nothing_left(&table).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_stream_leaves_a_request_that_others_wait_for() {
+    let store = by_key();
+    let policy = LookupPolicy {
+        max_in_flight: 1.try_into().unwrap(),
+        batch_size: 2.try_into().unwrap(),
+        ..policy(Ordering::Ordered)
+    };
+    let table = table(&store, &policy);
+    let (mut blocker, mut blocked) = run(&table, left_join(policy.clone()));
+    let (mut feed, mut rows) = run(&table, left_join(policy.clone()));
+    let (mut other_feed, mut other) = run(&table, left_join(policy));
+    blocker.send([10]).end();
+    ready(&mut blocked).await;
+    feed.send([20]);
+    ready(&mut rows).await;
+    other_feed.send([30]).end();
+    ready(&mut other).await;
+    assert_eq!(drain(&mut blocked).await.0, ["0:10/0"]);
+    ready(&mut other).await;
+    assert_eq!(store.requests(), [vec![10], vec![20, 30]]);
+    drop(rows);
+    assert_eq!(drain(&mut other).await.0, ["0:30/0"]);
+    assert_eq!((store.requests().len(), store.dropped()), (2, 0));
     assert_nothing_left(&table).await;
 }
 
