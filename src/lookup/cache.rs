@@ -191,7 +191,7 @@ impl Filling<'_> {
 /// What an entry takes beside its key and rows: our part of it, moka's nodes, hash table and frequency sketch, and
 /// what allocators round up and hold back while requests are under way. From the resident memory of a server through whose
 /// cache ten million keys went: `tests/soak/run memory`.
-const ENTRY_BYTES: usize = 480;
+const ENTRY_BYTES: usize = 576;
 
 /// All that an entry takes; `None` for 4 GiB and more.
 fn entry_bytes(key: &[u8], rows: &AnswerRows) -> Option<u32> {
