@@ -4,7 +4,7 @@
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
 //! kind means. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
 //! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
-//! lookup join; `system` shows what all of them do, and what runs (`running`).
+//! lookup join; `system` shows what all of them do, and what runs (`running`). `viewer` is who asks.
 
 mod columns;
 mod connection_section;
@@ -47,8 +47,10 @@ pub use provider::{LookupProvider, Stream, StreamProvider};
 use running::RunningQueries;
 use system::{SYSTEM_SCHEMA, SystemSchema};
 pub use view::{StoredView, View};
+pub use viewer::{Reach, Rights, Viewer};
 
 mod view;
+mod viewer;
 
 /// The one database there is.
 pub const CATALOG_NAME: &str = "lookaside";

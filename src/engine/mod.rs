@@ -22,7 +22,7 @@ use datafusion::sql::sqlparser::ast::{self, Ident, Query, Value, ValueWithSpan, 
 use futures::TryStreamExt;
 
 use crate::catalog::running::QueryEntry;
-use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME};
+use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME, Viewer};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
 use crate::plan::check::check_streaming;
@@ -100,17 +100,25 @@ impl Engine {
         &self.catalog
     }
 
-    /// Plans a query. `declared` are the types that the client gave to parameters, by position.
+    /// The planner's state in the eyes of who asks.
+    fn state_of(&self, viewer: &Viewer) -> SessionState {
+        let mut state = self.state.clone();
+        state.config_mut().options_mut().extensions.insert(viewer.clone());
+        state
+    }
+
+    /// Plans a query of `viewer`. `declared` are the types that the client gave to parameters, by position.
     ///
     /// # Errors
     /// Whatever is wrong with the query, with its place as line and column; HV00N where a store that must be asked
     /// for its columns is not available.
-    pub async fn plan(&self, query: &Query, declared: &[Option<PgType>]) -> Result<Planned> {
+    pub async fn plan(&self, query: &Query, declared: &[Option<PgType>], viewer: &Viewer) -> Result<Planned> {
+        let state = self.state_of(viewer);
         let mut query = query.clone();
         view::inline_views(&mut query, &|name| self.catalog.view(name))?;
         let notices = system_time::take_system_times(&mut query)?;
         star::refuse_natural_lookup_joins(&query)?;
-        self.expand_stars(&mut query).await?;
+        expand_stars(&state, &mut query).await?;
         function::fold_system_functions(&mut query);
         let told_by_casts = rewrite::rewrite_casts(&mut query)?;
         rewrite::name_columns(&mut query);
@@ -124,12 +132,12 @@ impl Engine {
             }
         }
         if types.iter().any(Option::is_none) {
-            self.infer_parameters(&query, &mut types).await?;
+            infer_parameters(&state, &query, &mut types).await?;
         }
         let parameters: Vec<PgType> = types.into_iter().map(|pg_type| pg_type.unwrap_or(PgType::Text)).collect();
 
-        let plan = self.logical_plan(query, &parameters).await?;
-        let plan = self.state.analyzer().execute_and_check(plan, self.state.config_options(), |_, _| {})?;
+        let plan = logical_plan(&state, query, &parameters).await?;
+        let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
         let endless = check_streaming(&plan)?;
         let schema = Arc::new(shown_schema(plan.schema().as_arrow()));
         // A type that no client could read is refused here and not at the first row.
@@ -144,10 +152,16 @@ impl Engine {
     ///
     /// # Errors
     /// What planning with the values finds, or a store that is not available.
-    pub async fn run(&self, planned: &Planned, values: Vec<ScalarValue>, query: QueryEntry) -> Result<Rows> {
-        let physical = self.physical_plan(planned, values).await?;
+    pub async fn run(
+        &self,
+        planned: &Planned,
+        values: Vec<ScalarValue>,
+        viewer: &Viewer,
+        query: QueryEntry,
+    ) -> Result<Rows> {
+        let physical = self.physical_plan(planned, values, viewer).await?;
         query.runs(&physical);
-        let stream = execute_stream(physical, self.state.task_ctx())?;
+        let stream = execute_stream(physical, self.task_context(viewer))?;
         let schema = Arc::clone(&planned.schema);
         Ok(Rows { schema, stream, endless: planned.endless, query: Some(query) })
     }
@@ -156,8 +170,13 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::run`].
-    pub async fn physical_plan(&self, planned: &Planned, values: Vec<ScalarValue>) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut state = self.state.clone();
+    pub async fn physical_plan(
+        &self,
+        planned: &Planned,
+        values: Vec<ScalarValue>,
+        viewer: &Viewer,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut state = self.state_of(viewer);
         state.mark_start_execution();
         let plan = match values.is_empty() {
             true => planned.plan.clone(),
@@ -167,66 +186,71 @@ impl Engine {
     }
 
     /// The context that operators run in.
-    pub fn task_context(&self) -> Arc<datafusion::execution::TaskContext> {
-        self.state.task_ctx()
+    pub fn task_context(&self, viewer: &Viewer) -> Arc<datafusion::execution::TaskContext> {
+        self.state_of(viewer).task_ctx()
     }
 
     /// The values of EXECUTE's arguments, each cast to its parameter's type.
     ///
     /// # Errors
     /// Whatever is wrong with an expression or its value.
-    pub async fn evaluate(&self, arguments: &[ast::Expr], types: &[PgType]) -> Result<Vec<ScalarValue>> {
+    pub async fn evaluate(
+        &self,
+        arguments: &[ast::Expr],
+        types: &[PgType],
+        viewer: &Viewer,
+    ) -> Result<Vec<ScalarValue>> {
+        let state = self.state_of(viewer);
         let mut query = rewrite::values_query(arguments, types)?;
         rewrite::rewrite_casts(&mut query)?;
-        let plan = self.logical_plan(query, &[]).await?;
-        let physical = self.state.create_physical_plan(&plan).await?;
-        let batches: Vec<_> = execute_stream(physical, self.state.task_ctx())?.try_collect().await?;
+        let plan = logical_plan(&state, query, &[]).await?;
+        let physical = state.create_physical_plan(&plan).await?;
+        let batches: Vec<_> = execute_stream(physical, state.task_ctx())?.try_collect().await?;
         let batch = batches.first().ok_or_else(|| Error::internal("arguments without a row"))?;
         batch.columns().iter().map(|column| Ok(ScalarValue::try_from_array(column, 0)?)).collect()
     }
+}
 
-    /// What a relation's columns are, for the expansion of stars.
-    async fn expand_stars(&self, query: &mut Query) -> Result<()> {
-        for from in star::selects_to_expand(query) {
-            let mut probe = from;
-            rewrite::rewrite_casts(&mut probe)?;
-            let plan = self.logical_plan(probe, &[]).await?;
-            let input =
-                plan.inputs().first().map_or_else(|| Arc::clone(plan.schema()), |input| Arc::clone(input.schema()));
-            star::expand(query, &input);
+/// What a relation's columns are, for the expansion of stars.
+async fn expand_stars(state: &SessionState, query: &mut Query) -> Result<()> {
+    for from in star::selects_to_expand(query) {
+        let mut probe = from;
+        rewrite::rewrite_casts(&mut probe)?;
+        let plan = logical_plan(state, probe, &[]).await?;
+        let input = plan.inputs().first().map_or_else(|| Arc::clone(plan.schema()), |input| Arc::clone(input.schema()));
+        star::expand(query, &input);
+    }
+    Ok(())
+}
+
+async fn infer_parameters(state: &SessionState, query: &Query, types: &mut [Option<PgType>]) -> Result<()> {
+    let plan = logical_plan(state, query.clone(), &[]).await?;
+    let inferred = plan.get_parameter_fields()?;
+    for (position, slot) in types.iter_mut().enumerate() {
+        let field = inferred.get(&format!("${}", position + 1)).cloned().flatten();
+        if let (None, Some(field)) = (&slot, field) {
+            *slot = Some(PgType::of_field(&field)?);
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    async fn infer_parameters(&self, query: &Query, types: &mut [Option<PgType>]) -> Result<()> {
-        let plan = self.logical_plan(query.clone(), &[]).await?;
-        let inferred = plan.get_parameter_fields()?;
-        for (position, slot) in types.iter_mut().enumerate() {
-            let field = inferred.get(&format!("${}", position + 1)).cloned().flatten();
-            if let (None, Some(field)) = (&slot, field) {
-                *slot = Some(PgType::of_field(&field)?);
-            }
-        }
-        Ok(())
-    }
-
-    /// DataFusion plans typed parameters in PREPARE only; so that is what it is given.
-    async fn logical_plan(&self, query: Query, parameters: &[PgType]) -> Result<LogicalPlan> {
-        let statement = ast::Statement::Query(Box::new(query));
-        let statement = match parameters.is_empty() {
-            true => statement,
-            false => ast::Statement::Prepare {
-                name: Ident::new("parameters"),
-                data_types: parameters.iter().map(rewrite::parameter_type).collect::<Result<_>>()?,
-                statement: Box::new(statement),
-            },
-        };
-        let plan = self.state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
-        Ok(match plan {
-            LogicalPlan::Statement(PlannedStatement::Prepare(prepare)) => Arc::unwrap_or_clone(prepare.input),
-            plan => plan,
-        })
-    }
+/// DataFusion plans typed parameters in PREPARE only; so that is what it is given.
+async fn logical_plan(state: &SessionState, query: Query, parameters: &[PgType]) -> Result<LogicalPlan> {
+    let statement = ast::Statement::Query(Box::new(query));
+    let statement = match parameters.is_empty() {
+        true => statement,
+        false => ast::Statement::Prepare {
+            name: Ident::new("parameters"),
+            data_types: parameters.iter().map(rewrite::parameter_type).collect::<Result<_>>()?,
+            statement: Box::new(statement),
+        },
+    };
+    let plan = state.statement_to_plan(DataFusionStatement::Statement(Box::new(statement))).await?;
+    Ok(match plan {
+        LogicalPlan::Statement(PlannedStatement::Prepare(prepare)) => Arc::unwrap_or_clone(prepare.input),
+        plan => plan,
+    })
 }
 
 fn with_functions(mut state: SessionState, functions: impl IntoIterator<Item = ScalarUDF>) -> SessionState {

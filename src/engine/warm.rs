@@ -21,6 +21,7 @@ use futures::StreamExt;
 
 use super::Engine;
 use super::arguments::{Call, cached_table, calls, check_types, signature};
+use crate::catalog::Viewer;
 use crate::error::{Code, Error, Result};
 use crate::lookup::policy::OnFailure;
 use crate::lookup::{JoinKind, LookupExec, LookupJoin, LookupTable};
@@ -43,15 +44,15 @@ impl Warm {
         Warm { engine, signature: signature() }
     }
 
-    async fn warm(&self, call: &Call) -> Result<Option<i64>> {
+    async fn warm(&self, call: &Call, viewer: &Viewer) -> Result<Option<i64>> {
         let engine = self.engine.upgrade().ok_or_else(|| Error::internal("the engine has gone"))?;
         let Some(name) = &call.table else { return Ok(None) };
         let table = cached_table(engine.catalog(), name)?.table().await?;
         let keys = match query_text(&call.keys)? {
-            Some(query) => keys_of_query(&engine, &table, &query).await?,
+            Some(query) => keys_of_query(&engine, &table, &query, viewer).await?,
             None => keys_of_values(&table, &call.keys)?,
         };
-        Ok(Some(find(&engine, &table, keys).await? as i64))
+        Ok(Some(find(&engine, &table, keys, viewer).await? as i64))
     }
 }
 
@@ -93,7 +94,12 @@ fn keys_of_values(table: &LookupTable, values: &[ArrayRef]) -> Result<Arc<dyn Ex
 }
 
 /// Keys of the columns that the query's columns are named after.
-async fn keys_of_query(engine: &Engine, table: &LookupTable, text: &str) -> Result<Arc<dyn ExecutionPlan>> {
+async fn keys_of_query(
+    engine: &Engine,
+    table: &LookupTable,
+    text: &str,
+    viewer: &Viewer,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let in_keys = |error: Error| error.with_context("in the query for keys");
     let mut statements = sql::parse(text).map_err(in_keys)?;
     let (Some(StatementKind::Query(query)), true) = (statements.pop().map(|only| only.kind), statements.is_empty())
@@ -101,7 +107,7 @@ async fn keys_of_query(engine: &Engine, table: &LookupTable, text: &str) -> Resu
         return Err(Error::new(Code::SyntaxError, format!("{NAME} needs one query that gives keys")));
     };
     // The query stands inside of another that is being executed, and may hold a call of this function.
-    let planned = Box::pin(engine.plan(&query, &[])).await.map_err(in_keys)?;
+    let planned = Box::pin(engine.plan(&query, &[], viewer)).await.map_err(in_keys)?;
     if !planned.parameters.is_empty() {
         return Err(in_keys(Error::new(Code::UndefinedParameter, "there is no parameter $1")));
     }
@@ -109,7 +115,7 @@ async fn keys_of_query(engine: &Engine, table: &LookupTable, text: &str) -> Resu
         return Err(Error::unsupported(format!("{NAME} with keys from an endless query would never end"))
             .with_hint("Put a LIMIT behind the query."));
     }
-    let physical = Box::pin(engine.physical_plan(&planned, vec![])).await.map_err(in_keys)?;
+    let physical = Box::pin(engine.physical_plan(&planned, vec![], viewer)).await.map_err(in_keys)?;
     let columns = planned.schema.fields().iter().enumerate();
     let casts = columns.map(|(position, field)| as_key(table, position, field.name(), &physical));
     Ok(Arc::new(ProjectionExec::try_new(casts.collect::<Result<Vec<_>>>()?, physical)?))
@@ -136,7 +142,7 @@ fn as_key(table: &LookupTable, position: usize, name: &str, input: &Arc<dyn Exec
 }
 
 /// Looks keys up by the ordinary stage, which fills the cache; `keys` has columns of the table, by name.
-async fn find(engine: &Engine, table: &Arc<LookupTable>, keys: Arc<dyn ExecutionPlan>) -> Result<u64> {
+async fn find(engine: &Engine, table: &Arc<LookupTable>, keys: Arc<dyn ExecutionPlan>, viewer: &Viewer) -> Result<u64> {
     let schema = table.store().schema();
     let key_schema = keys.schema();
     let mut key_columns = vec![];
@@ -159,7 +165,7 @@ async fn find(engine: &Engine, table: &Arc<LookupTable>, keys: Arc<dyn Execution
     let types = key_schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
     let converter = RowConverter::new(types.collect())?;
     let stage = LookupExec::try_new(keys, Arc::clone(table), join)?;
-    let mut rows = execute_stream(Arc::new(stage), engine.task_context())?;
+    let mut rows = execute_stream(Arc::new(stage), engine.task_context(viewer))?;
     let mut found: HashSet<OwnedRow> = HashSet::new();
     while let Some(batch) = rows.next().await {
         found.extend(converter.convert_columns(batch?.columns())?.iter().map(|row| row.owned()));
@@ -206,9 +212,10 @@ impl ScalarUDFImpl for Warm {
 #[async_trait]
 impl AsyncScalarUDFImpl for Warm {
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let viewer = Viewer::of(&args.config_options).ok_or_else(|| Error::internal("a call by nobody"))?;
         let mut found = vec![];
         for call in calls(&args)? {
-            found.push(self.warm(&call).await?);
+            found.push(self.warm(&call, viewer).await?);
         }
         Ok(ColumnarValue::Array(Arc::new(Int64Array::from(found))))
     }

@@ -13,6 +13,7 @@ use pgwire::messages::{PgWireFrontendMessage, SslNegotiationMetaMessage};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalog::Rights;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::server::cancel::{CancelKey, CancelRegistry};
@@ -166,7 +167,8 @@ fn take_startup_parameters(session: &mut Session, parameters: &BTreeMap<String, 
     let Some(user) = parameters.get("user").filter(|user| !user.is_empty()) else {
         return Err(Error::new(Code::InvalidAuthorization, "no PostgreSQL user name specified in startup packet"));
     };
-    session.settings_mut().set_user(user);
+    let database = parameters.get("database").filter(|database| !database.is_empty()).unwrap_or(user);
+    session.set_client(user, database, Arc::new(Rights::all()));
     for (name, value) in parameters {
         match name.as_str() {
             "user" | "database" => {}

@@ -5,8 +5,7 @@ use std::io;
 use bytes::BytesMut;
 use pgwire::error::PgWireError;
 use pgwire::messages::{DecodeContext, Message, PgWireFrontendMessage, ProtocolVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::error::{Code, Error};
 use crate::server::frame::take_message;
@@ -41,8 +40,13 @@ impl From<PgWireError> for Broken {
     }
 }
 
+/// What carries messages: a socket, TLS over it, or a pipe in tests.
+pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
 pub struct Wire {
-    socket: TcpStream,
+    socket: Box<dyn Transport>,
     context: DecodeContext,
     input: BytesMut,
     /// Whole messages that are to be written.
@@ -50,8 +54,9 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn new(socket: TcpStream) -> Self {
+    pub fn new(socket: impl Transport + 'static) -> Self {
         let context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
+        let socket = Box::new(socket);
         Wire { socket, context, input: BytesMut::with_capacity(8 << 10), output: BytesMut::with_capacity(8 << 10) }
     }
 

@@ -32,10 +32,10 @@ impl Session {
             ));
         }
         let query = self.enter(prepared);
-        let physical = self.engine.physical_plan(planned, values).await?;
+        let physical = self.engine.physical_plan(planned, values, &self.viewer()).await?;
         if options.analyze {
             query.runs(&physical);
-            let rows = execute_stream(Arc::clone(&physical), self.engine.task_context())?;
+            let rows = execute_stream(Arc::clone(&physical), self.engine.task_context(&self.viewer()))?;
             match options.duration {
                 None => drain(rows, &query).await?,
                 // When the time is over, the query is cancelled as by its client.

@@ -19,6 +19,7 @@ use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 
 use crate::catalog::running::QueryEntry;
+use crate::catalog::{CATALOG_NAME, Rights, Viewer};
 use crate::engine::{Engine, Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
@@ -36,6 +37,8 @@ pub struct Session {
     engine: Arc<Engine>,
     /// The connection's number; `None` in process.
     pid: Option<i32>,
+    database: String,
+    rights: Arc<Rights>,
     settings: Settings,
     transaction: Transaction,
     statements: HashMap<String, Prepared>,
@@ -96,10 +99,30 @@ impl Session {
         Session {
             engine,
             pid: None,
+            database: CATALOG_NAME.to_string(),
+            rights: Arc::new(Rights::all()),
             settings: Settings::default(),
             transaction: Transaction::Idle,
             statements: HashMap::new(),
             portals: HashMap::new(),
+        }
+    }
+
+    /// Remembers who has connected, to which database, and what he may do.
+    pub fn set_client(&mut self, user: &str, database: &str, rights: Arc<Rights>) {
+        self.settings.set_user(user);
+        self.database = database.to_string();
+        self.rights = rights;
+    }
+
+    /// The session as catalogs and functions see it at this moment.
+    pub fn viewer(&self) -> Viewer {
+        Viewer {
+            user: self.settings.user().to_string(),
+            database: self.database.clone(),
+            pid: self.pid,
+            rights: Arc::clone(&self.rights),
+            settings: self.settings.all(),
         }
     }
 
@@ -128,10 +151,10 @@ impl Session {
             | StatementKind::ShowRelation { query }
             | StatementKind::Explain { query, .. }
             | StatementKind::CopyOut { query, .. }
-            | StatementKind::Declare { query, .. } => Some(self.engine.plan(query, declared).await?),
+            | StatementKind::Declare { query, .. } => Some(self.engine.plan(query, declared, &self.viewer()).await?),
             StatementKind::Insert { stream, columns, source } => {
                 let query = insert::source_query(self.engine.catalog(), stream, columns, source)?;
-                let planned = self.engine.plan(&query, declared).await?;
+                let planned = self.engine.plan(&query, declared, &self.viewer()).await?;
                 insert::refuse_endless(&planned)?;
                 Some(planned)
             }
@@ -278,7 +301,7 @@ impl Session {
 
     async fn run(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Rows> {
         match &prepared.planned {
-            Some(planned) => self.engine.run(planned, values, self.enter(prepared)).await,
+            Some(planned) => self.engine.run(planned, values, &self.viewer(), self.enter(prepared)).await,
             None => Err(Error::internal("a query without a plan")),
         }
     }
@@ -332,7 +355,7 @@ impl Session {
         }
         let values = match parameters.is_empty() {
             true => vec![],
-            false => self.engine.evaluate(parameters, &prepared.parameters).await?,
+            false => self.engine.evaluate(parameters, &prepared.parameters, &self.viewer()).await?,
         };
         Box::pin(self.execute(&prepared, values)).await
     }

@@ -101,6 +101,11 @@ impl Settings {
         Ok((setting.name, self.value(setting)))
     }
 
+    /// The values of all settings.
+    pub fn all(&self) -> BTreeMap<&'static str, String> {
+        SETTINGS.iter().map(|setting| (setting.name, self.value(setting))).collect()
+    }
+
     /// All settings that a client is told of when it connects.
     pub fn reported(&self) -> Vec<Report> {
         SETTINGS.iter().filter(|setting| setting.reported).map(|setting| (setting.name, self.value(setting))).collect()

@@ -19,7 +19,7 @@ impl Session {
         let mut query = query.clone();
         crate::sql::view::qualify_tables(&mut query);
         // What is wrong shows now; a store that is down is no fault of the view.
-        match self.engine.plan(&query, &[]).await {
+        match self.engine.plan(&query, &[], &self.viewer()).await {
             Ok(planned) if !planned.parameters.is_empty() => {
                 return Err(Error::new(Code::SyntaxError, "a view cannot have parameters"));
             }
