@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, new_null_array};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{CopyOption, Ident, ObjectName};
+use datafusion::sql::sqlparser::ast::{CopyOption, Ident};
 
-use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::format::copy::CopyDecoder;
 use crate::format::copy_options::CopyOptions;
@@ -26,9 +25,8 @@ pub struct CopyIn {
 
 impl CopyIn {
     /// # Errors
-    /// 42P01, 42703 for what does not exist, 0A000 and 22023 for options.
-    pub fn try_new(catalog: &Catalog, stream: &ObjectName, columns: &[Ident], options: &[CopyOption]) -> Result<Self> {
-        let stream = catalog.push_stream(stream)?;
+    /// 42703 for what does not exist, 0A000 and 22023 for options.
+    pub fn try_new(stream: Arc<PushStream>, columns: &[Ident], options: &[CopyOption]) -> Result<Self> {
         let positions = column_positions(&stream, columns)?;
         let options = CopyOptions::try_from_parsed(options)?;
         let schema = stream.schema();

@@ -23,6 +23,7 @@ use crate::catalog::{CATALOG_NAME, Rights, Viewer};
 use crate::engine::{Engine, Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
+use crate::source::push::PushStream;
 use crate::sql::rewrite;
 use crate::sql::{FetchCount, Statement, StatementKind};
 pub use copy::CopyIn;
@@ -153,7 +154,8 @@ impl Session {
             | StatementKind::CopyOut { query, .. }
             | StatementKind::Declare { query, .. } => Some(self.engine.plan(query, declared, &self.viewer()).await?),
             StatementKind::Insert { stream, columns, source } => {
-                let query = insert::source_query(self.engine.catalog(), stream, columns, source)?;
+                let stream = self.writable(stream)?;
+                let query = insert::source_query(&stream, columns, source)?;
                 let planned = self.engine.plan(&query, declared, &self.viewer()).await?;
                 insert::refuse_endless(&planned)?;
                 Some(planned)
@@ -192,12 +194,13 @@ impl Session {
                 Ok(Outcome::CopyOut { rows: self.run(prepared, values).await?, options: options.clone() }.into())
             }
             StatementKind::CopyIn { stream, columns, options } => {
-                let copy = CopyIn::try_new(self.engine.catalog(), stream, columns, options)?;
+                let copy = CopyIn::try_new(self.writable(stream)?, columns, options)?;
                 Ok(Outcome::CopyIn(Box::new(copy)).into())
             }
             StatementKind::Insert { stream, columns, .. } => {
                 let rows = self.run(prepared, values).await?;
-                let (stream, batch) = insert::collect(self.engine.catalog(), stream, columns, rows).await?;
+                let stream = self.writable(stream)?;
+                let batch = insert::collect(&stream, columns, rows).await?;
                 let count = batch.num_rows();
                 self.take_rows(&stream, batch).await?;
                 Ok(Executed::done(format!("INSERT 0 {count}")))
@@ -297,6 +300,11 @@ impl Session {
     /// Forgets a prepared statement; no error if there is none.
     pub fn forget_statement(&mut self, name: &str) {
         self.statements.remove(name);
+    }
+
+    /// The stream with this name, for rows to be put into.
+    fn writable(&self, stream: &ast::ObjectName) -> Result<Arc<PushStream>> {
+        self.engine.catalog().push_stream(stream, &self.rights)
     }
 
     async fn run(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Rows> {
