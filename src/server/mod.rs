@@ -14,6 +14,7 @@
 mod cancel;
 mod connection;
 mod copy_in;
+mod copy_lines;
 pub mod decode;
 mod decode_array;
 mod decode_text;
@@ -22,6 +23,9 @@ pub mod encode;
 mod encode_column;
 mod encode_column_time;
 pub mod encode_copy;
+mod encode_rows;
+mod encode_short;
+mod encode_slot;
 mod encode_text;
 mod encode_time;
 mod float;
