@@ -17,7 +17,7 @@ use crate::catalog::Rights;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::server::cancel::{CancelKey, CancelRegistry};
-use crate::server::wire::{Broken, Wire};
+use crate::server::wire::{Broken, Transport, Wire};
 use crate::session::Session;
 use crate::session::setting::Report;
 
@@ -68,7 +68,7 @@ impl From<Broken> for Ended {
 }
 
 /// Serves one client until it goes or the server stops.
-pub async fn serve(socket: TcpStream, shared: Shared) {
+pub async fn serve(socket: impl Transport + 'static, shared: Shared) {
     let mut wire = Wire::new(socket);
     let login = tokio::time::timeout(LOGIN_TIMEOUT, log_in(&mut wire, &shared));
     let logged_in = tokio::select! {

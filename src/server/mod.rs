@@ -49,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use connection::Shared;
+use wire::Transport;
 
 /// Clients that may be connected at once.
 const MAX_CONNECTIONS: usize = 1000;
@@ -134,6 +135,12 @@ impl Server {
             }
         }
     }
+}
+
+/// Serves one client over any transport as [`Server::run`] does over sockets, for who makes every byte himself.
+pub async fn serve_over(engine: Arc<Engine>, transport: impl Transport + 'static) {
+    let shared = Shared { engine, cancels: Arc::default(), shutdown: CancellationToken::new() };
+    connection::serve(transport, shared).await;
 }
 
 /// # Errors
