@@ -209,7 +209,7 @@ impl Connection {
             .guard(wire, session.prepare(statement, &declared))
             .await?
             .map_err(|error| error.locate(&parse.query))?;
-        self.session.keep_statement(&name, prepared)?;
+        self.session.keep_statement(&name, prepared.with_declared_oids(parse.type_oids))?;
         Ok(self.wire.send(&ParseComplete::new())?)
     }
 
@@ -255,8 +255,7 @@ impl Connection {
         let name = describe.name.as_deref().unwrap_or_default();
         if describe.target_type == b'S' {
             let prepared = self.session.statement(name)?.clone();
-            let types = prepared.parameters.iter().map(PgType::oid).collect();
-            self.wire.send(&ParameterDescription::new(types))?;
+            self.wire.send(&ParameterDescription::new(prepared.parameter_oids()))?;
             let schema = result_schema(&mut self.session, &prepared)?;
             return self.send_description(schema, &[]);
         }

@@ -15,6 +15,7 @@ mod protocol_stop;
 mod psql;
 mod slt;
 mod soak;
+mod soak_connections;
 mod soak_memory;
 mod soak_outage;
 mod store_postgres;
