@@ -76,7 +76,10 @@ fn mistakes_about_users_say_what_to_do() {
             "[server]\ntls_certificate = \"a\"".to_string(),
             "2:19: \"tls_certificate\" in [server] has no effect without \"tls_key\"",
         ),
-        ("[server]\ntls_key = \"a\"".to_string(), "2:11: \"tls_key\" in [server] has no effect without \"tls_certificate\""),
+        (
+            "[server]\ntls_key = \"a\"".to_string(),
+            "2:11: \"tls_key\" in [server] has no effect without \"tls_certificate\"",
+        ),
         (
             "[server]\ntls_client_ca = \"a\"".to_string(),
             "2:17: \"tls_client_ca\" in [server] has no effect without \"tls_certificate\"",

@@ -38,7 +38,10 @@ fn unknown_keys_get_the_nearest_known_one_or_all() {
         "[lookups.x]\ntype = \"file\"",
         "1:2: unknown key \"lookups\" in the catalog (hint: Perhaps you meant \"lookup\".)",
     );
-    assert_problem("[role.r]\nwrites = []", "2:1: unknown key \"writes\" in [role.r] (hint: Perhaps you meant \"write\".)");
+    assert_problem(
+        "[role.r]\nwrites = []",
+        "2:1: unknown key \"writes\" in [role.r] (hint: Perhaps you meant \"write\".)",
+    );
     assert_problem(
         &shop("host = \"localhost\"\nschema = \"x\""),
         "4:1: unknown key \"schema\" in [connection.shop] (hint: Keys here are \"type\", \"url\", \"host\", \"port\", \

@@ -44,9 +44,9 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::sql::sqlparser::ast::ObjectName;
 
 use crate::error::{Code, Error, Result};
-use definition::{GrantDefinition, ServerDefinition, UserDefinition};
 use crate::source::push::PushStream;
 use crate::sql_name::relation_name;
+use definition::{GrantDefinition, ServerDefinition, UserDefinition};
 pub use open::Lookup;
 pub use provider::{LookupProvider, Stream, StreamProvider};
 use running::RunningQueries;

@@ -70,7 +70,8 @@ impl Accounts {
             let _hashing = hashing;
             is_password(&password, account.verifier, is_known)
         });
-        let checked = checked.join().await.map_err(|error| Error::internal(format!("no password was checked: {error}")))?;
+        let checked =
+            checked.join().await.map_err(|error| Error::internal(format!("no password was checked: {error}")))?;
         let rights = account.rights.filter(|_| matches!(checked, Ok(true)));
         if rights.is_none() {
             tracing::warn!(user, %address, "password authentication failed");

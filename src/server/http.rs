@@ -227,7 +227,8 @@ fn readiness(shared: &Shared, rights: Option<&Rights>) -> Response<Full<Bytes>> 
     let missing: Vec<_> = missing.collect();
     let stopping = shared.shutdown.is_cancelled();
     let ready = missing.is_empty() && !stopping;
-    let visible = missing.iter().filter(|lookup| rights.is_some_and(|rights| rights.may_see(&lookup.definition().name)));
+    let visible =
+        missing.iter().filter(|lookup| rights.is_some_and(|rights| rights.may_see(&lookup.definition().name)));
     let visible = visible.map(|lookup| {
         let last_error = lookup.last_error().map(|(_, message)| message);
         serde_json::json!({

@@ -45,19 +45,15 @@ fn check_protection(address: &SocketAddr, catalog: &Catalog) -> Result<()> {
         return Ok(());
     }
     let message = format!("refusing to listen on {address}, which other machines can reach");
-    Err(Error::new(Code::InvalidParameterValue, message)
-        .with_detail(format!("The catalog has {missing}."))
-        .with_hint(
-            "Declare [user.X], and tls_certificate and tls_key in [server], or listen on 127.0.0.1 or ::1. If the \
+    Err(Error::new(Code::InvalidParameterValue, message).with_detail(format!("The catalog has {missing}.")).with_hint(
+        "Declare [user.X], and tls_certificate and tls_key in [server], or listen on 127.0.0.1 or ::1. If the \
              network itself keeps others out, write let_other_machines_in_unprotected = true.",
-        ))
+    ))
 }
 
 /// Has the system find out when the other side is no longer there, which otherwise shows only when it is written to.
 pub fn keep_alive(socket: &TcpStream) -> io::Result<()> {
-    let keep_alive = TcpKeepalive::new()
-        .with_time(KEEP_ALIVE_AFTER)
-        .with_interval(KEEP_ALIVE_PAUSE)
-        .with_retries(KEEP_ALIVE_TIMES);
+    let keep_alive =
+        TcpKeepalive::new().with_time(KEEP_ALIVE_AFTER).with_interval(KEEP_ALIVE_PAUSE).with_retries(KEEP_ALIVE_TIMES);
     SockRef::from(socket).set_tcp_keepalive(&keep_alive)
 }

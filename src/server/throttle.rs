@@ -145,6 +145,9 @@ mod tests {
         }
         let addresses = throttle.lock();
         assert_eq!(addresses.len(), MAX_ADDRESSES);
-        assert!(!addresses.contains_key(&"2001:db8:0:1::".parse::<IpAddr>().unwrap()), "the one that was quiet longest");
+        assert!(
+            !addresses.contains_key(&"2001:db8:0:1::".parse::<IpAddr>().unwrap()),
+            "the one that was quiet longest"
+        );
     }
 }

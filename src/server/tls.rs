@@ -50,7 +50,8 @@ impl Tls {
                 None => builder.with_no_client_auth(),
             };
             let config = builder.with_single_cert(certificates.clone(), key.clone_key());
-            let mut config = config.map_err(|error| unreadable("tls_certificate", &definition.certificate, &error.to_string()))?;
+            let mut config =
+                config.map_err(|error| unreadable("tls_certificate", &definition.certificate, &error.to_string()))?;
             config.alpn_protocols = vec![protocol.to_vec()];
             Ok(TlsAcceptor::from(Arc::new(config)))
         };
@@ -180,7 +181,11 @@ mod tests {
         let wrong = TlsDefinition { key: write("b.key", other.serialize_pem()), ..definition.clone() };
         assert!(refused(&wrong).contains("a.crt\" cannot be used: keys may not be consistent"), "{}", refused(&wrong));
         let wrong = TlsDefinition { certificate: write("empty.crt", String::new()), ..definition.clone() };
-        assert!(refused(&wrong).ends_with("empty.crt\" cannot be used: it holds no certificate"), "{}", refused(&wrong));
+        assert!(
+            refused(&wrong).ends_with("empty.crt\" cannot be used: it holds no certificate"),
+            "{}",
+            refused(&wrong)
+        );
         let wrong = TlsDefinition { key: folder.path().join("gone.key"), ..definition.clone() };
         assert!(refused(&wrong).contains("tls_key \"") && refused(&wrong).contains("gone.key"), "{}", refused(&wrong));
         let wrong = TlsDefinition { client_ca: Some(write("no.pem", "text".to_string())), ..definition };
