@@ -8,6 +8,7 @@ mod conformance;
 mod differential;
 mod failure;
 mod full_cache;
+mod fuzz;
 mod protocol;
 mod protocol_copy;
 mod protocol_stop;
