@@ -152,6 +152,10 @@ impl Connection {
                     if let Err(broken) = self.wire.send_failure("ERROR", &error) {
                         return broken.into();
                     }
+                    // A client that has sent Flush and waits is answered, though what follows an error is skipped.
+                    if let Err(ended) = self.flush().await {
+                        return ended;
+                    }
                 }
                 Err(ended) => return ended,
             }

@@ -23,6 +23,8 @@ pub(super) fn metrics_text(catalog: &Catalog, connections: usize, rights: &Right
     page.sample("lookaside_connections", &[], connections);
     page.family("lookaside_queries_running", "gauge", "Queries that run, those of open cursors among them.");
     page.sample("lookaside_queries_running", &[], catalog.running().snapshot().len());
+    page.family("lookaside_tasks", "gauge", "Tasks of the server that have begun and not ended.");
+    page.sample("lookaside_tasks", &[], tokio::runtime::Handle::current().metrics().num_alive_tasks());
     streams(&mut page, catalog, rights);
     lookups(&mut page, catalog, rights);
     page.text

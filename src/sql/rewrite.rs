@@ -97,7 +97,7 @@ pub fn pg_type_of(data_type: &ast::DataType) -> Result<PgType> {
 /// Internal, when a type's own name cannot be read again.
 pub fn parameter_type(pg_type: &PgType) -> Result<ast::DataType> {
     match pg_type {
-        PgType::Uuid | PgType::Json | PgType::Jsonb => type_in_sql(&PgType::Text),
+        PgType::Uuid | PgType::Json | PgType::Jsonb | PgType::Name | PgType::Char => type_in_sql(&PgType::Text),
         other => type_in_sql(other),
     }
 }
@@ -126,7 +126,29 @@ pub fn values_query(arguments: &[Expr], types: &[PgType]) -> Result<Query> {
 }
 
 fn needs_function(pg_type: &PgType) -> bool {
-    matches!(pg_type, PgType::Bytea | PgType::Uuid | PgType::Json | PgType::Jsonb | PgType::Array(_))
+    match pg_type {
+        PgType::Bytea
+        | PgType::Uuid
+        | PgType::Json
+        | PgType::Jsonb
+        | PgType::Interval
+        | PgType::Name
+        | PgType::Char
+        | PgType::Oid
+        | PgType::Array(_) => true,
+        PgType::Bool
+        | PgType::Int2
+        | PgType::Int4
+        | PgType::Int8
+        | PgType::Float4
+        | PgType::Float8
+        | PgType::Numeric { .. }
+        | PgType::Text
+        | PgType::Date
+        | PgType::Time
+        | PgType::Timestamp
+        | PgType::Timestamptz => false,
+    }
 }
 
 fn parameter_number(expr: &Expr) -> Option<usize> {
@@ -272,6 +294,7 @@ fn internal_type_name(data_type: &ast::DataType) -> String {
         Ok(PgType::Time) => "time",
         Ok(PgType::Timestamp) => "timestamp",
         Ok(PgType::Timestamptz) => "timestamptz",
+        Ok(PgType::Char) => "char",
         Ok(other) => return other.to_string(),
         Err(_) => return data_type.to_string().split('(').next().unwrap_or_default().trim().to_lowercase(),
     };
