@@ -78,7 +78,7 @@ async fn failure(client: &Client, sql: &str) -> (String, String, Option<String>)
     let error = answer.unwrap_or_else(|_| panic!("no end: {sql}")).map(|_| ()).expect_err(sql);
     let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?} of {sql}"));
     let position = error.position().map(|position| format!("{position:?}"));
-    let _ = client.simple_query("ROLLBACK").await;
+    client.batch_execute("ROLLBACK; DEALLOCATE ALL").await.unwrap();
     (error.code().code().to_string(), error.message().to_string(), position)
 }
 
@@ -95,7 +95,7 @@ async fn rows(client: &Client, sql: &str) -> Vec<Vec<String>> {
 
 #[tokio::test]
 async fn what_may_not_be_seen_fails_as_what_does_not_exist() {
-    let (_server, root, ana) = start().await;
+    let (server, root, ana) = start().await;
     for sql in [
         "SELECT * FROM NAME",
         "SELECT nothing FROM NAME",
@@ -128,12 +128,10 @@ async fn what_may_not_be_seen_fails_as_what_does_not_exist() {
         for hidden in HIDDEN {
             let (sqlstate, message, position) = failure(&ana, &sql.replace("NAME", hidden)).await;
             assert_eq!((sqlstate, message.replace(hidden, MISSING), position), expected, "{sql} of {hidden}");
-            let _ = ana.simple_query("DEALLOCATE ALL").await;
         }
-        let _ = ana.simple_query("DEALLOCATE ALL").await;
     }
     assert_eq!(rows(&root, "SELECT * FROM overview LIMIT 1").await, [["ana"]]);
-    let bob = connect(_server.port, "bob", "sesame").await.unwrap();
+    let bob = connect(server.port, "bob", "sesame").await.unwrap();
     assert_eq!(failure(&bob, "SELECT * FROM orders").await.1, "relation \"orders\" does not exist");
     assert_eq!(rows(&bob, "SELECT 1").await, [["1"]]);
 }

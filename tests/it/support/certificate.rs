@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -18,6 +18,8 @@ impl Certificates {
         let folder = tempfile::tempdir().unwrap();
         let mut authority = CertificateParams::new(vec![]).unwrap();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Of another name than what it signs, which would seem to have signed itself.
+        authority.distinguished_name.push(DnType::CommonName, "authority of tests");
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
         let certificates = Certificates { folder };
         std::fs::write(certificates.path("ca.crt"), authority.pem()).unwrap();
