@@ -4,8 +4,10 @@
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
 //! kind means. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
 //! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
-//! lookup join; `system` shows what all of them do, and what runs (`running`). `viewer` is who asks.
+//! lookup join; `system` shows what all of them do, and what runs (`running`) on
+//! which connections (`backends`). `viewer` is who asks.
 
+pub mod backends;
 mod columns;
 mod connection_section;
 pub mod definition;
@@ -44,6 +46,7 @@ use crate::source::push::PushStream;
 use crate::sql_name::relation_name;
 pub use open::Lookup;
 pub use provider::{LookupProvider, Stream, StreamProvider};
+use backends::Backends;
 use running::RunningQueries;
 use system::{SYSTEM_SCHEMA, SystemSchema};
 pub use view::{StoredView, View};
@@ -62,6 +65,7 @@ pub struct Catalog {
     relations: BTreeMap<String, Relation>,
     views: RwLock<BTreeMap<String, StoredView>>,
     running: Arc<RunningQueries>,
+    backends: Arc<Backends>,
 }
 
 /// A stream or a lookup table.
@@ -77,7 +81,7 @@ impl Catalog {
     /// Whatever is wrong with a definition beside its form: a generator's expression, a file that is not there.
     pub fn open(definition: definition::CatalogDefinition) -> Result<Arc<Self>, Vec<problem::Problem>> {
         let relations = open::open(definition)?;
-        Ok(Arc::new(Catalog { relations, views: RwLock::default(), running: Arc::default() }))
+        Ok(Arc::new(Catalog { relations, views: RwLock::default(), running: Arc::default(), backends: Arc::default() }))
     }
 
     /// Streams and lookup tables in the order of their names.
@@ -111,6 +115,11 @@ impl Catalog {
     /// The queries that run now.
     pub fn running(&self) -> &Arc<RunningQueries> {
         &self.running
+    }
+
+    /// The connections of clients.
+    pub fn backends(&self) -> &Arc<Backends> {
+        &self.backends
     }
 
     /// The push stream with this name.

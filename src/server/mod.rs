@@ -1,29 +1,29 @@
 //! The PostgreSQL protocol: what clients send and what they get.
 //!
 //! [`Server`] accepts clients and stops them; `connection.rs` is one client, from log-in to its last message;
-//! `query.rs` runs its statements and sends what they come to, `copy_in.rs` takes rows from it; `wire.rs` is its
-//! socket, `frame.rs` finds the ends of messages, and `cancel.rs` knows which statement a cancel request means.
+//! `query.rs` runs its statements and sends what they come to, `extended.rs` does what the extended protocol asks for,
+//! `copy_in.rs` takes rows from it; `wire.rs` is its socket, `frame.rs` finds the ends of messages, and `stop.rs` is all
+//! that may stop a statement from outside.
 //!
 //! `http.rs` answers what monitoring asks, with the numbers of `metrics.rs`.
 //!
 //! Values on the wire: `encode.rs` makes DataRow messages of record batches (`encode_column.rs` prepares one
 //! writer a column; `encode_text.rs`, `encode_time.rs`, `float.rs` and `numeric.rs` write single values), `encode_copy.rs`
-//! does the same for COPY, and `decode.rs` reads the parameters of Bind (`decode_text.rs`, `decode_time.rs`,
-//! `decode_array.rs`).
+//! does the same for COPY, and `decode.rs` reads the parameters of Bind (`decode_array.rs`). `encode_style.rs`
+//! is for sessions that want values in other styles than the usual ones.
 
-mod cancel;
 mod connection;
 mod copy_in;
 pub mod decode;
 mod decode_array;
-mod decode_text;
-mod decode_time;
 pub mod encode;
 mod encode_column;
 mod encode_column_time;
 pub mod encode_copy;
+mod encode_style;
 mod encode_text;
 mod encode_time;
+mod extended;
 mod float;
 mod frame;
 pub mod http;
@@ -31,6 +31,7 @@ mod metrics;
 mod numeric;
 pub mod print;
 mod query;
+mod stop;
 mod wire;
 
 use std::net::SocketAddr;
@@ -66,7 +67,8 @@ impl Server {
     /// 0A000 for an address that others than this machine can reach, 22023 for one that cannot be listened at.
     pub async fn bind(engine: Arc<Engine>, listen: &str) -> Result<Server> {
         let listener = bind_loopback(listen).await?;
-        let shared = Shared { engine, cancels: Arc::default(), shutdown: CancellationToken::new() };
+        let cancels = Arc::clone(engine.catalog().backends());
+        let shared = Shared { engine, cancels, shutdown: CancellationToken::new() };
         Ok(Server { listener, shared })
     }
 

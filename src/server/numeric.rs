@@ -8,7 +8,7 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::{Code, Error, Result};
 use crate::pg_type::{PLAIN_NUMERIC, PgType};
-use crate::server::decode_text::trim;
+use crate::format::number::trim;
 
 pub(super) const SIGN_POSITIVE: u16 = 0x0000;
 pub(super) const SIGN_NEGATIVE: u16 = 0x4000;

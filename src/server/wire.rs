@@ -40,6 +40,13 @@ impl From<PgWireError> for Broken {
     }
 }
 
+/// What a client that has logged in asks for.
+pub enum Request {
+    Message(PgWireFrontendMessage),
+    /// The call of a function by its number.
+    FunctionCall,
+}
+
 /// What carries messages: a socket, TLS over it, or a pipe in tests.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -71,6 +78,23 @@ impl Wire {
         loop {
             if let Some(message) = self.decode()? {
                 return Ok(message);
+            }
+            if self.socket.read_buf(&mut self.input).await? == 0 {
+                return Err(Broken::Gone);
+            }
+        }
+    }
+
+    /// Waits for what a client asks for next. Nothing is lost when the future is dropped.
+    pub async fn next_request(&mut self) -> Result<Request, Broken> {
+        loop {
+            // The one message that has no counterpart among the known ones.
+            if self.input.first() == Some(&b'F') {
+                if take_message(&mut self.input).map_err(Broken::Protocol)?.is_some() {
+                    return Ok(Request::FunctionCall);
+                }
+            } else if let Some(message) = self.decode()? {
+                return Ok(Request::Message(message));
             }
             if self.socket.read_buf(&mut self.input).await? == 0 {
                 return Err(Broken::Gone);
