@@ -6,8 +6,8 @@ use datafusion::logical_expr::{ScalarFunctionArgs, Signature, Volatility};
 
 use crate::catalog::{Catalog, Lookup};
 use crate::error::{Code, Error, Result};
-use crate::lookup::policy::CachePolicy;
 use crate::format::settings::ValueSettings;
+use crate::lookup::policy::CachePolicy;
 use crate::pg_type::PgType;
 use crate::sql::cast::cast_array;
 

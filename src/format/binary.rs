@@ -99,9 +99,11 @@ fn infinite(type_name: &str) -> ValueError {
 /// A numeric's digits, in the text form that [`number`] reads.
 fn numeric(bytes: &[u8]) -> Result<String, ValueError> {
     const NEGATIVE: u16 = 0x4000;
-    let words: Vec<u16> = bytes.chunks(2).map(|pair| pair.iter().fold(0, |word, byte| word << 8 | u16::from(*byte))).collect();
+    let words: Vec<u16> =
+        bytes.chunks(2).map(|pair| pair.iter().fold(0, |word, byte| word << 8 | u16::from(*byte))).collect();
     let [count, weight, sign, _scale, digits @ ..] = words.as_slice() else { return Err(malformed()) };
-    if !bytes.len().is_multiple_of(2) || digits.len() != usize::from(*count) || digits.iter().any(|digit| *digit > 9999) {
+    if !bytes.len().is_multiple_of(2) || digits.len() != usize::from(*count) || digits.iter().any(|digit| *digit > 9999)
+    {
         return Err(malformed());
     }
     let sign = match *sign {

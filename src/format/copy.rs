@@ -177,10 +177,8 @@ fn read_row(
             return Err(malformed(format!("missing data for column \"{}\"", field.name())));
         }
         let text = fields.get(at).map_err(Failure::Line)?;
-        let value = text.map(|text| text::parse(pg_type, text, settings)).transpose().map_err(|error| Failure::Column {
-            name: field.name().clone(),
-            value: text.unwrap_or_default().to_string(),
-            error,
+        let value = text.map(|text| text::parse(pg_type, text, settings)).transpose().map_err(|error| {
+            Failure::Column { name: field.name().clone(), value: text.unwrap_or_default().to_string(), error }
         })?;
         values.push(value);
     }

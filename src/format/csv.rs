@@ -73,7 +73,8 @@ impl CsvDecoder {
                 Some(position) => self.fields.get(*position),
                 None => Ok(None),
             };
-            let value = text.and_then(|text| text.map(|text| text::parse(pg_type, text, &ValueSettings::default())).transpose());
+            let value = text
+                .and_then(|text| text.map(|text| text::parse(pg_type, text, &ValueSettings::default())).transpose());
             values.push(value.map_err(|error| in_column(field.name(), error))?);
         }
         self.rows.append(values, record.len())

@@ -3,8 +3,6 @@
 //! A text is cut into words, and each word tells what it is: `2024-02-29`, `29.02.2024`, `Feb`, `12:34:56.7`, `+02`, `CET`,
 //! `Europe/Berlin`, `BC`. `DateStyle` says which number of an ambiguous date is the month.
 
-use chrono_tz::Tz;
-
 use crate::error::Code;
 use crate::format::number::trim;
 use crate::format::settings::{DateOrder, ValueSettings};
@@ -98,7 +96,9 @@ impl<'a> Reader<'a> {
 
     fn local_micros(&self, fields: &Fields) -> Result<i64, ValueError> {
         let day = fields.day.ok_or_else(|| self.invalid())?;
-        self.in_calendar(day.checked_mul(MICROS_PER_DAY).and_then(|start| start.checked_add(fields.micros.unwrap_or(0))))
+        self.in_calendar(
+            day.checked_mul(MICROS_PER_DAY).and_then(|start| start.checked_add(fields.micros.unwrap_or(0))),
+        )
     }
 
     /// Counted from 1970, 64 bits end in 294247; PostgreSQL counts from 2000 and ends thirty years earlier.
@@ -279,7 +279,9 @@ impl<'a> Reader<'a> {
         let order = self.settings.date_style.order;
         let (year, month, day) = match (date.month, date.numbers.as_slice()) {
             (Some(month), [year, day]) if is_year(year) => (*year, month, self.number(day)?),
-            (Some(month), [year, day]) if order == DateOrder::YearMonthDay && !is_year(day) => (*year, month, self.number(day)?),
+            (Some(month), [year, day]) if order == DateOrder::YearMonthDay && !is_year(day) => {
+                (*year, month, self.number(day)?)
+            }
             (Some(month), [day, year]) => (*year, month, self.number(day)?),
             (None, [year, month, day]) if is_year(year) => (*year, self.number(month)?, self.number(day)?),
             (None, [first, second, third]) => match order {
@@ -331,7 +333,9 @@ const MONTHS: [&str; 12] = [
 /// A month by its name or the three letters that it begins with.
 fn month_of_name(word: &str) -> Option<i64> {
     let word = word.to_ascii_lowercase();
-    let position = MONTHS.iter().position(|month| *month == word || month[..3] == word || (word == "sept" && *month == "september"));
+    let position = MONTHS
+        .iter()
+        .position(|month| *month == word || month[..3] == word || (word == "sept" && *month == "september"));
     position.map(|position| position as i64 + 1)
 }
 
@@ -362,6 +366,8 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use chrono_tz::Tz;
+
     use super::*;
 
     fn read(text: &str, date_style: &str, zone: Tz) -> Result<i64, ValueError> {
@@ -393,7 +399,9 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_together_is_refused() {
-        for text in ["2003-01-02 12:34 12:35", "12:34", "2003-01 12:34", "Jan 2003", "2003-01-02 CET", "2003-13-01x", "1 2 3 4"] {
+        for text in
+            ["2003-01-02 12:34 12:35", "12:34", "2003-01 12:34", "Jan 2003", "2003-01-02 CET", "2003-13-01x", "1 2 3 4"]
+        {
             assert_eq!(read(text, "ISO", Tz::UTC).unwrap_err().code, Code::InvalidTextRepresentation, "{text}");
         }
         for text in ["13/12/2003", "2003-00-01", "2003-01-02 13:00 pm", "2003-02-29"] {

@@ -110,11 +110,7 @@ impl Value<'_> {
 /// # Errors
 /// 22P02 for what is not of the type, 22003 and 22008 for what is out of its range, 0A000 for arrays of more than one
 /// dimension.
-pub(crate) fn parse<'a>(
-    pg_type: &PgType,
-    text: &'a str,
-    settings: &ValueSettings,
-) -> Result<Value<'a>, ValueError> {
+pub(crate) fn parse<'a>(pg_type: &PgType, text: &'a str, settings: &ValueSettings) -> Result<Value<'a>, ValueError> {
     Ok(match pg_type {
         PgType::Bool => Value::Bool(literal::boolean(text)?),
         PgType::Int2 => Value::Int2(number::integer("smallint", text)?),
@@ -141,7 +137,9 @@ pub(crate) fn parse<'a>(
         PgType::Array(element) => Value::List(
             literal::array(text)?
                 .iter()
-                .map(|item| item.as_deref().map(|item| parse(element, item, settings).map(Value::into_owned)).transpose())
+                .map(|item| {
+                    item.as_deref().map(|item| parse(element, item, settings).map(Value::into_owned)).transpose()
+                })
                 .collect::<Result<_, _>>()?,
         ),
     })

@@ -149,7 +149,7 @@ fn write_local(micros: i64, offset: Option<i64>, out: &mut BytesMut) {
 }
 
 /// `+05:30`: minutes and seconds only where there are any.
-pub(super) fn write_offset(offset: i64, out: &mut BytesMut) {
+fn write_offset(offset: i64, out: &mut BytesMut) {
     out.put_u8(if offset < 0 { b'-' } else { b'+' });
     let offset = offset.abs();
     write_pair(offset / 3600, out);

@@ -48,7 +48,7 @@ impl Connection {
             .guard(wire, session.prepare(statement, &declared))
             .await?
             .map_err(|error| error.locate(&parse.query))?;
-        self.session.keep_statement(&name, prepared)?;
+        self.session.keep_statement(&name, prepared.with_declared_oids(parse.type_oids))?;
         Ok(self.wire.send(&ParseComplete::new())?)
     }
 
@@ -64,12 +64,11 @@ impl Connection {
             );
             return Err(Error::new(Code::ProtocolViolation, message).into());
         }
-        let formats = Format::expand(&bind.parameter_format_codes, expected)
-            .map_err(|_| {
-                let given = bind.parameter_format_codes.len();
-                let message = format!("bind message has {given} parameter formats but {expected} parameters");
-                Error::new(Code::ProtocolViolation, message)
-            })?;
+        let formats = Format::expand(&bind.parameter_format_codes, expected).map_err(|_| {
+            let given = bind.parameter_format_codes.len();
+            let message = format!("bind message has {given} parameter formats but {expected} parameters");
+            Error::new(Code::ProtocolViolation, message)
+        })?;
         let settings = self.value_settings();
         let mut values = vec![];
         for ((bytes, format), pg_type) in bind.parameters.iter().zip(formats).zip(&prepared.parameters) {
@@ -103,8 +102,7 @@ impl Connection {
         }
         if describe.target_type == b'S' {
             let prepared = self.session.statement(name)?.clone();
-            let types = prepared.parameters.iter().map(PgType::oid).collect();
-            self.wire.send(&ParameterDescription::new(types))?;
+            self.wire.send(&ParameterDescription::new(prepared.parameter_oids()))?;
             let schema = result_schema(&mut self.session, &prepared)?;
             return self.send_description(schema, &[]);
         }
@@ -155,9 +153,7 @@ impl Connection {
                 }
             }
             Content::Rows(reader) => self.execute_rows(&name, reader, &formats, limit).await,
-            Content::Done => {
-                Err(Error::new(Code::ObjectNotReady, format!("portal \"{name}\" cannot be run")).into())
-            }
+            Content::Done => Err(Error::new(Code::ObjectNotReady, format!("portal \"{name}\" cannot be run")).into()),
         }
     }
 

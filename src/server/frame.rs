@@ -5,7 +5,9 @@ use bytes::{Buf, BytesMut};
 use crate::error::{Code, Error, Result};
 
 /// Most bytes of one message, as in PostgreSQL.
-const MAX_MESSAGE_BYTES: usize = 0x3fff_ffff;
+pub const MAX_MESSAGE_BYTES: usize = 0x3fff_ffff;
+/// A message's type and length.
+pub const MESSAGE_HEAD_BYTES: usize = 5;
 
 /// What messages of clients begin with.
 const LETTERS: &[u8] = b"BCDEFHPQSXcdfp";
@@ -13,8 +15,8 @@ const LETTERS: &[u8] = b"BCDEFHPQSXcdfp";
 /// Takes the next message off the input, with its type and length; `None` until all of it is there.
 ///
 /// # Errors
-/// 08P01 for a length that no message has, and for a body that does not fit its type.
-pub fn take_message(input: &mut BytesMut) -> Result<Option<BytesMut>> {
+/// 08P01 for a length that no message has or that is beyond `most` bytes, and for a body that does not fit its type.
+pub fn take_message(input: &mut BytesMut, most: usize) -> Result<Option<BytesMut>> {
     match input.first() {
         Some(letter) if !LETTERS.contains(letter) => {
             return Err(Error::new(Code::ProtocolViolation, format!("invalid frontend message type {letter}")));
@@ -23,7 +25,7 @@ pub fn take_message(input: &mut BytesMut) -> Result<Option<BytesMut>> {
     }
     let Some(mut length) = input.get(1..5) else { return Ok(None) };
     let length = length.get_u32() as usize;
-    if !(4..=MAX_MESSAGE_BYTES).contains(&length) {
+    if !(4..=most).contains(&length) {
         return Err(Error::new(Code::ProtocolViolation, "invalid message length"));
     }
     if input.len() <= length {
@@ -97,17 +99,17 @@ mod tests {
     #[test]
     fn messages_are_taken_whole_or_not_at_all() {
         let mut input = BytesMut::from(&b"Q\0\0\0\x06a\0S\0\0\0\x04Q\0\0"[..]);
-        assert_eq!(take_message(&mut input).unwrap().unwrap(), &b"Q\0\0\0\x06a\0"[..]);
-        assert_eq!(take_message(&mut input).unwrap().unwrap(), &b"S\0\0\0\x04"[..]);
-        assert_eq!(take_message(&mut input).unwrap(), None);
+        assert_eq!(take_message(&mut input, 100).unwrap().unwrap(), &b"Q\0\0\0\x06a\0"[..]);
+        assert_eq!(take_message(&mut input, 100).unwrap().unwrap(), &b"S\0\0\0\x04"[..]);
+        assert_eq!(take_message(&mut input, 100).unwrap(), None);
         assert_eq!(input, &b"Q\0\0"[..]);
         let bind = b"B\0\0\0\x19a\0b\0\0\x01\0\x01\0\x02\xff\xff\xff\xff\0\0\0\x01x\0\0";
-        assert!(take_message(&mut BytesMut::from(&bind[..])).unwrap().is_some());
+        assert!(take_message(&mut BytesMut::from(&bind[..]), 100).unwrap().is_some());
     }
 
     #[test]
     fn letters_that_no_client_sends_are_refused_at_once() {
-        let error = take_message(&mut BytesMut::from(&b"!"[..])).unwrap_err();
+        let error = take_message(&mut BytesMut::from(&b"!"[..]), 100).unwrap_err();
         assert_eq!((error.sqlstate(), error.message()), ("08P01", "invalid frontend message type 33"));
     }
 
@@ -116,6 +118,7 @@ mod tests {
         for bytes in [
             &b"Q\0\0\0\x03"[..],
             b"Q\xff\xff\xff\xff",
+            b"Q\0\0\0\x65",
             b"Q\0\0\0\x05a",
             b"Q\0\0\0\x07a\0b",
             b"P\0\0\0\x08a\0\0\x01",
@@ -124,7 +127,7 @@ mod tests {
             b"C\0\0\0\x05S",
             b"E\0\0\0\x06\0\0",
         ] {
-            let error = take_message(&mut BytesMut::from(bytes)).unwrap_err();
+            let error = take_message(&mut BytesMut::from(bytes), 100).unwrap_err();
             assert_eq!(error.sqlstate(), "08P01", "{bytes:?}");
         }
     }

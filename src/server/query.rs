@@ -18,9 +18,6 @@ use crate::session::{Executed, Outcome};
 use crate::sql;
 use crate::sql::cursor::{Fetch, Steps};
 
-/// Rows that are encoded before the buffer's size is looked at.
-const ENCODE_ROWS: usize = 256;
-
 /// The application name of psql, which shows no row of a plain query before the last has come.
 const PSQL: &str = "psql";
 
@@ -167,12 +164,7 @@ impl Connection {
     }
 
     /// Passes over rows, at most `limit`; tells how many there were.
-    async fn skip_rows(
-        &mut self,
-        reader: &mut RowReader,
-        limit: u64,
-        deadline: Option<Instant>,
-    ) -> Result<u64, Ended> {
+    async fn skip_rows(&mut self, reader: &mut RowReader, limit: u64, deadline: Option<Instant>) -> Result<u64, Ended> {
         let mut skipped = 0;
         let (wire, _, stop) = self.parts();
         while skipped < limit {
@@ -195,7 +187,7 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<u64, Ended> {
         let settings = self.value_settings();
-        let encoder = RowEncoder::try_new(reader.schema(), formats)?.with_settings(settings);
+        let mut encoder = RowEncoder::try_new(reader.schema(), formats)?.with_settings(settings);
         let mut sent = 0;
         let (wire, _, stop) = self.parts();
         while sent < limit {
@@ -203,9 +195,7 @@ impl Connection {
             let Some(batch) = next_batch(wire, &stop, reader, most, deadline).await? else { break };
             let mut first = 0;
             while first < batch.num_rows() {
-                let rows = first..batch.num_rows().min(first + ENCODE_ROWS);
-                first = rows.end;
-                encoder.encode(&batch, rows, &mut wire.output)?;
+                first += encoder.encode_some(&batch, first..batch.num_rows(), FLUSH_BYTES, &mut wire.output)?;
                 flush_when_full(wire, &stop).await?;
             }
             sent += batch.num_rows() as u64;
@@ -216,11 +206,7 @@ impl Connection {
         Ok(sent)
     }
 
-    async fn copy_out(
-        &mut self,
-        rows: Rows,
-        options: &[CopyOption],
-    ) -> Result<(), Ended> {
+    async fn copy_out(&mut self, rows: Rows, options: &[CopyOption]) -> Result<(), Ended> {
         let options = CopyOptions::try_from_parsed(options)?;
         let settings = self.value_settings();
         let mut encoder = CopyEncoder::try_new(&rows.schema, options)?.with_settings(settings);
@@ -231,9 +217,7 @@ impl Connection {
         while let Some(batch) = next_batch(wire, &stop, &mut reader, usize::MAX, None).await? {
             let mut first = 0;
             while first < batch.num_rows() {
-                let rows = first..batch.num_rows().min(first + ENCODE_ROWS);
-                first = rows.end;
-                encoder.encode(&batch, rows, &mut wire.output)?;
+                first += encoder.encode_some(&batch, first..batch.num_rows(), FLUSH_BYTES, &mut wire.output)?;
                 flush_when_full(wire, &stop).await?;
             }
             sent += batch.num_rows() as u64;

@@ -76,7 +76,9 @@ impl CopyIn {
         let is_binary = options.format() == CopyFormat::Binary;
         let decoder = match is_binary {
             true => Decoder::Binary(Box::new(BinaryCopyDecoder::try_new(&types, &names, name)?)),
-            false => Decoder::Lines(Box::new(CopyDecoder::try_new(options, types, names, name)?.with_settings(settings))),
+            false => {
+                Decoder::Lines(Box::new(CopyDecoder::try_new(options, types, names, name)?.with_settings(settings)))
+            }
         };
         Ok(CopyIn { stream, positions, decoder, is_binary, rows: 0 })
     }

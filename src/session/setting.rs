@@ -193,9 +193,9 @@ impl Settings {
             }
             Kind::OneOf(values) => {
                 let found = values.iter().find(|known| known.eq_ignore_ascii_case(value));
-                found.map(ToString::to_string).ok_or_else(|| {
-                    invalid().with_hint(format!("Available values: {}.", values.join(", ")))
-                })
+                found
+                    .map(ToString::to_string)
+                    .ok_or_else(|| invalid().with_hint(format!("Available values: {}.", values.join(", "))))
             }
             Kind::Fixed(values) => match values.iter().any(|known| known.eq_ignore_ascii_case(value)) {
                 true => Ok(setting.default.to_string()),
@@ -213,7 +213,10 @@ impl Settings {
                 Ok(number) if (least..=most).contains(&number) => Ok(number.to_string()),
                 Ok(number) => Err(Error::new(
                     Code::InvalidParameterValue,
-                    format!("{number} is outside the valid range for parameter \"{}\" ({least} .. {most})", setting.name),
+                    format!(
+                        "{number} is outside the valid range for parameter \"{}\" ({least} .. {most})",
+                        setting.name
+                    ),
                 )),
                 Err(_) => Err(invalid()),
             },

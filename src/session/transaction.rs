@@ -184,10 +184,9 @@ impl Session {
     pub(super) fn require_transaction(&self, command: &str) -> Result<()> {
         match &self.transaction {
             Transaction::Open(open) if open.block != Block::Pipeline => Ok(()),
-            _ => Err(Error::new(
-                Code::NoActiveTransaction,
-                format!("{command} can only be used in transaction blocks"),
-            )),
+            _ => {
+                Err(Error::new(Code::NoActiveTransaction, format!("{command} can only be used in transaction blocks")))
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Sorts the parser's statements into [`StatementKind`], and says no to what only PostgreSQL has.
 
 use datafusion::sql::sqlparser::ast::{
-    self, CloseCursor, CopySource, CopyTarget, DiscardObject, Expr, ObjectName, ObjectType, Set,
-    Statement as Parsed, TableObject, Value,
+    self, CloseCursor, CopySource, CopyTarget, DiscardObject, Expr, ObjectName, ObjectType, Set, Statement as Parsed,
+    TableObject, Value,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 

@@ -97,8 +97,7 @@ fn forward_only() -> Error {
 /// 42601 for what PostgreSQL would not read either, 22023 for a bad time-out.
 pub(super) fn parse_fetch(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
     let meaningful = tokens.iter().map(|token| &token.token);
-    let words: Vec<&Token> =
-        meaningful.filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF)).collect();
+    let words: Vec<&Token> = meaningful.filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF)).collect();
     let mut reader = Reader { words: &words };
     let is_move = match reader.word().as_deref() {
         Some("fetch") => false,
@@ -225,7 +224,10 @@ impl Reader<'_> {
                 if name.value.eq_ignore_ascii_case("timeout") =>
             {
                 parse_duration(text).map_err(|reason| {
-                    Error::new(Code::InvalidParameterValue, format!("invalid value for FETCH option \"timeout\": {reason}"))
+                    Error::new(
+                        Code::InvalidParameterValue,
+                        format!("invalid value for FETCH option \"timeout\": {reason}"),
+                    )
                 })?
             }
             [Token::LParen, Token::Word(name), Token::Eq, ..] if !name.value.eq_ignore_ascii_case("timeout") => {

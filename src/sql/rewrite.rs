@@ -291,7 +291,8 @@ fn cast_name(function: &Function, or_type: impl Fn(&Expr, String) -> String) -> 
             list.args.as_slice()
         && let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(name), .. }) = name
     {
-        let name = PgType::parse(name.trim_end_matches("[]")).map_or_else(|_| name.clone(), |pg_type| internal_name(&pg_type));
+        let name =
+            PgType::parse(name.trim_end_matches("[]")).map_or_else(|_| name.clone(), |pg_type| internal_name(&pg_type));
         return or_type(value, name);
     }
     CAST_FUNCTION.to_string()

@@ -391,9 +391,7 @@ fn values(mut body: &[u8]) -> String {
 fn bytes(value: &[u8]) -> String {
     let is_text = |byte: &u8| *byte >= b' ' || matches!(*byte, b'\n' | b'\t');
     match std::str::from_utf8(value) {
-        Ok(text) if value.iter().all(is_text) => {
-            text.replace('\\', "\\\\").replace('\n', "\\n").replace('\t', "\\t")
-        }
+        Ok(text) if value.iter().all(is_text) => text.replace('\\', "\\\\").replace('\n', "\\n").replace('\t', "\\t"),
         _ => format!("\\x{}", value.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
     }
 }
