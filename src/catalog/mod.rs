@@ -4,9 +4,11 @@
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
 //! kind means; `access` and `verifier` are who may come in. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
 //! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
-//! lookup join; `system` shows what all of them do, and what runs (`running`). `viewer` is who asks.
+//! lookup join; `system` shows what all of them do, and what runs (`running`) on
+//! which connections (`backends`). `viewer` is who asks.
 
 mod access;
+pub mod backends;
 mod columns;
 mod connection_section;
 pub mod definition;
@@ -46,6 +48,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use crate::error::{Code, Error, Result};
 use crate::source::push::PushStream;
 use crate::sql_name::relation_name;
+use backends::Backends;
 use definition::{GrantDefinition, ServerDefinition, UserDefinition};
 pub use open::Lookup;
 pub use provider::{LookupProvider, Stream, StreamProvider};
@@ -67,6 +70,7 @@ pub struct Catalog {
     relations: BTreeMap<String, Relation>,
     views: RwLock<BTreeMap<String, StoredView>>,
     running: Arc<RunningQueries>,
+    backends: Arc<Backends>,
     server: ServerDefinition,
     users: Vec<UserDefinition>,
     grants: Vec<GrantDefinition>,
@@ -88,8 +92,8 @@ impl Catalog {
         let users = std::mem::take(&mut definition.users);
         let grants = std::mem::take(&mut definition.grants);
         let relations = open::open(definition)?;
-        let (views, running) = (RwLock::default(), Arc::default());
-        Ok(Arc::new(Catalog { relations, views, running, server, users, grants }))
+        let (views, running, backends) = (RwLock::default(), Arc::default(), Arc::default());
+        Ok(Arc::new(Catalog { relations, views, running, backends, server, users, grants }))
     }
 
     /// Where and how clients are served.
@@ -153,6 +157,11 @@ impl Catalog {
     /// The queries that run now.
     pub fn running(&self) -> &Arc<RunningQueries> {
         &self.running
+    }
+
+    /// The connections of clients.
+    pub fn backends(&self) -> &Arc<Backends> {
+        &self.backends
     }
 
     /// The push stream with this name.

@@ -41,6 +41,13 @@ impl From<PgWireError> for Broken {
     }
 }
 
+/// What a client that has logged in asks for.
+pub enum Request {
+    Message(PgWireFrontendMessage),
+    /// The call of a function by its number.
+    FunctionCall,
+}
+
 /// What carries messages: a socket, TLS over it, or a pipe in tests.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -123,6 +130,21 @@ impl Wire {
         match self.socket.read_buf(&mut self.input).await? {
             0 => Err(Broken::Gone),
             _ => Ok(()),
+        }
+    }
+
+    /// Waits for what a client asks for next. Nothing is lost when the future is dropped.
+    pub async fn next_request(&mut self) -> Result<Request, Broken> {
+        loop {
+            // The one message that has no counterpart among the known ones.
+            if self.input.first() == Some(&b'F') {
+                if self.take_message()?.is_some() {
+                    return Ok(Request::FunctionCall);
+                }
+            } else if let Some(message) = self.decode()? {
+                return Ok(Request::Message(message));
+            }
+            self.read().await?;
         }
     }
 
