@@ -63,7 +63,7 @@ pub struct Connection {
     is_idle: bool,
     /// After an error in the extended protocol messages are skipped up to Sync.
     pub(super) skip_to_sync: bool,
-    /// Of the server: the client's own may be shorter.
+    /// How long the server lets any client say nothing.
     idle_timeout: Option<Duration>,
     _place: OwnedSemaphorePermit,
 }
@@ -94,7 +94,6 @@ impl From<Broken> for Ended {
 pub async fn serve(socket: TcpStream, address: IpAddr, shared: Shared) {
     let client = socket.peer_addr().ok();
     let Some(LoggedIn { wire, mut session, backend, place }) = log_in(socket, address, &shared).await else { return };
-    let idle_timeout = shared.catalog().server().idle_timeout;
     // It ends with the server, or alone.
     let shutdown = shared.shutdown.child_token();
     let viewer = session.viewer();
@@ -102,13 +101,15 @@ pub async fn serve(socket: TcpStream, address: IpAddr, shared: Shared) {
     backend.rests(BackendState::Idle, session.settings().application_name());
     session.settings_mut().keep_as_initial();
     let reported = session.settings().clone();
+    let (statement, deadline) = (None, None);
+    let idle_timeout = shared.catalog().server().idle_timeout;
     let mut connection = Connection {
         wire,
         session,
         shutdown,
         backend,
-        statement: None,
-        deadline: None,
+        statement,
+        deadline,
         reported,
         is_idle: true,
         skip_to_sync: false,
@@ -189,12 +190,10 @@ impl Connection {
     /// not been told yet that it is its turn.
     fn idle_limit(&self) -> (bool, Option<Duration>) {
         let in_transaction = self.session.transaction_status() != TransactionStatus::Idle;
-        if !self.is_idle {
-            return (in_transaction, None);
-        }
-        let own = self.session.settings().idle_timeout(in_transaction);
+        let of_session = self.session.settings().idle_timeout(in_transaction);
         let of_server = self.idle_timeout.filter(|_| !in_transaction);
-        (in_transaction, own.into_iter().chain(of_server).min())
+        let limit = of_session.into_iter().chain(of_server).min();
+        (in_transaction, limit.filter(|_| self.is_idle))
     }
 
     /// From now on the time-out of the statement that begins runs.

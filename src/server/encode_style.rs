@@ -9,8 +9,7 @@ use chrono_tz::{OffsetName, Tz};
 use crate::format::settings::{DateForm, DateOrder, DateStyle, IntervalStyle};
 use crate::server::encode_text::write_integer;
 use crate::server::encode_time::{
-    Civil, Interval, MICROS_PER_DAY, offset_in, write_interval, write_minutes_and_seconds, write_pair,
-    write_time,
+    Civil, Interval, MICROS_PER_DAY, offset_in, write_interval, write_minutes_and_seconds, write_pair, write_time,
 };
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

@@ -37,8 +37,8 @@ fn fields(mut bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
 }
 
 fn encode_in(batch: &RecordBatch, format: Format, time_zone: Tz) -> Result<Vec<Option<Vec<u8>>>> {
-    let settings = ValueSettings { time_zone, ..ValueSettings::default() };
-    let mut encoder = RowEncoder::try_new(&batch.schema(), &[format])?.with_settings(settings);
+    let mut encoder = RowEncoder::try_new(&batch.schema(), &[format])?
+        .with_settings(ValueSettings { time_zone, ..ValueSettings::default() });
     let mut out = BytesMut::new();
     encoder.encode(batch, 0..batch.num_rows(), &mut out)?;
     Ok(fields(&out))

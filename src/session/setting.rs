@@ -197,7 +197,7 @@ impl Settings {
                     .map(ToString::to_string)
                     .ok_or_else(|| invalid().with_hint(format!("Available values: {}.", values.join(", "))))
             }
-            Kind::Fixed(values) => match values.iter().any(|known| known.eq_ignore_ascii_case(value)) {
+            Kind::Fixed(values) => match values.iter().any(|known| is_alike(known, value)) {
                 true => Ok(setting.default.to_string()),
                 false => Err(Error::unsupported(format!("\"{}\" cannot be set to \"{value}\" here", setting.name))
                     .with_hint(format!("It is \"{}\".", setting.default))),
@@ -245,6 +245,12 @@ fn find(name: &str) -> Result<&'static Setting> {
         .iter()
         .find(|setting| setting.name.eq_ignore_ascii_case(name))
         .ok_or_else(|| Error::new(Code::UndefinedObject, format!("unrecognized configuration parameter \"{name}\"")))
+}
+
+/// As PostgreSQL compares names of encodings, by letters and digits only: there are drivers that send them in quotes.
+fn is_alike(known: &str, value: &str) -> bool {
+    let letters = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+    letters(known).eq_ignore_ascii_case(&letters(value))
 }
 
 fn fixed(setting: &Setting) -> Error {
@@ -324,6 +330,7 @@ mod tests {
             ("DateStyle", "german", "German, DMY"),
             ("IntervalStyle", "ISO_8601", "iso_8601"),
             ("client_encoding", "utf-8", "UTF8"),
+            ("client_encoding", "'utf-8'", "UTF8"),
             ("default_transaction_read_only", "yes", "on"),
             ("extra_float_digits", "-15", "-15"),
             ("application_name", "a\u{e9}\n", "a???"),
