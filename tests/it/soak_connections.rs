@@ -149,8 +149,10 @@ impl Soaked {
     async fn held(&self) -> Held {
         let metrics = self.metrics().await;
         let sum = |name: &str| {
-            let samples = metrics.iter().filter(|(sample, _)| sample.split('{').next() == Some(name));
-            samples.map(|(_, value)| *value as u64).sum::<u64>()
+            let samples =
+                metrics.iter().filter(|(sample, _)| sample.split('{').next() == Some(name)).collect::<Vec<_>>();
+            assert!(!samples.is_empty(), "/metrics has no {name}");
+            samples.into_iter().map(|(_, value)| *value as u64).sum::<u64>()
         };
         Held {
             tasks: sum("lookaside_tasks"),
