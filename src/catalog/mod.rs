@@ -4,10 +4,12 @@
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
 //! kind means; `access` and `verifier` are who may come in. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
 //! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
-//! lookup join; `system` shows what all of them do, and what runs (`running`). `viewer` is who asks, `visible` what
-//! is there for him.
+//! lookup join; `system` shows what all of them do, and what runs (`running`) on
+//! which connections (`backends`). `viewer` is who asks, `visible`
+//! what is there for him.
 
 mod access;
+pub mod backends;
 mod columns;
 mod connection_section;
 pub mod definition;
@@ -48,6 +50,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use crate::error::{Code, Error, Result};
 use crate::source::push::PushStream;
 use crate::sql_name::relation_name;
+use backends::Backends;
 use definition::{GrantDefinition, ServerDefinition, UserDefinition};
 pub use open::Lookup;
 pub use provider::{LookupProvider, Stream, StreamProvider};
@@ -73,6 +76,7 @@ pub struct Catalog {
     running: Arc<RunningQueries>,
     /// Another name of the schema of streams and lookup tables, for the tables in views: see [`Catalog::view_schema`].
     view_schema: String,
+    backends: Arc<Backends>,
     server: ServerDefinition,
     users: Vec<UserDefinition>,
     grants: Vec<GrantDefinition>,
@@ -94,11 +98,11 @@ impl Catalog {
         let users = std::mem::take(&mut definition.users);
         let grants = std::mem::take(&mut definition.grants);
         let relations = open::open(definition)?;
-        let (views, running) = (RwLock::default(), Arc::default());
+        let (views, running, backends) = (RwLock::default(), Arc::default(), Arc::default());
         // Every RandomState has keys of its own, taken from the system's source of randomness.
         let random = |number: u8| RandomState::new().hash_one(number);
         let view_schema = format!("view {:016x}{:016x}", random(0), random(1));
-        Ok(Arc::new(Catalog { relations, views, running, view_schema, server, users, grants }))
+        Ok(Arc::new(Catalog { relations, views, running, backends, view_schema, server, users, grants }))
     }
 
     /// A schema with the streams and lookup tables, whoever asks: what a view names is read with the rights of who made the
@@ -168,6 +172,11 @@ impl Catalog {
     /// The queries that run now.
     pub fn running(&self) -> &Arc<RunningQueries> {
         &self.running
+    }
+
+    /// The connections of clients.
+    pub fn backends(&self) -> &Arc<Backends> {
+        &self.backends
     }
 
     /// The push stream with this name, for somebody who wants to put rows into it.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 
+use crate::format::settings::ValueSettings;
+
 /// The streams, lookup tables and views that somebody may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -62,6 +64,11 @@ impl Viewer {
         let user = "lookaside".to_string();
         let settings = BTreeMap::new();
         Viewer { database: user.clone(), user, pid: None, rights: Arc::new(Rights::all()), settings }
+    }
+
+    /// How values are written and read in his session.
+    pub fn values(&self) -> ValueSettings {
+        ValueSettings::of(|name| self.settings.get(name).map(String::as_str))
     }
 
     /// Who asks in the session that these options belong to.

@@ -6,6 +6,7 @@ use datafusion::logical_expr::{ScalarFunctionArgs, Signature, Volatility};
 
 use crate::catalog::{Catalog, Lookup, Viewer};
 use crate::error::{Code, Error, Result};
+use crate::format::settings::ValueSettings;
 use crate::lookup::policy::CachePolicy;
 use crate::pg_type::PgType;
 use crate::sql::cast::cast_array;
@@ -53,7 +54,7 @@ pub(super) fn calls(args: &ScalarFunctionArgs) -> Result<Vec<Call>> {
         columns.push(value.to_array(args.number_rows)?);
     }
     let (names, keys) = columns.split_first().ok_or_else(|| Error::internal("a call without arguments"))?;
-    let names = cast_array(names, &PgType::Text)?;
+    let names = cast_array(names, &PgType::Text, ValueSettings::default())?;
     let names = names.as_string_view();
     let call = |row: usize| Call {
         table: names.is_valid(row).then(|| names.value(row).to_string()),

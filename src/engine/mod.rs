@@ -1,8 +1,10 @@
 //! From a query's syntax tree to rows: the stages between `sql` and the operators, on one screen.
 //!
-//! `invalidate.rs` and `warm.rs` are functions over lookup tables that queries may call, `arguments.rs` what they share.
+//! `invalidate.rs` and `warm.rs` are functions over lookup tables that queries may call, `arguments.rs` what they share;
+//! `backend.rs` is functions over connections.
 
 mod arguments;
+mod backend;
 mod invalidate;
 mod warm;
 
@@ -21,6 +23,7 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion::sql::sqlparser::ast::{self, Ident, Query, Value, ValueWithSpan, VisitMut, VisitorMut};
 use futures::TryStreamExt;
 
+use crate::catalog::backends::Signal;
 use crate::catalog::running::QueryEntry;
 use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME, Viewer, visible_to};
 use crate::error::{Code, Error, Result};
@@ -32,6 +35,7 @@ use crate::sql::relation::{HintedRelations, PostgresTypes};
 use crate::sql::system_time::SystemTime;
 use crate::sql::view::{self, ViewScope};
 use crate::sql::{function, rewrite, star, system_time};
+use backend::{SignalBackend, Sleep};
 use invalidate::Invalidate;
 use warm::Warm;
 
@@ -91,6 +95,9 @@ impl Engine {
                 ScalarUDF::from(PgCast::new()),
                 ScalarUDF::from(SystemTime::new()),
                 ScalarUDF::from(Invalidate::new(Arc::clone(&catalog))),
+                ScalarUDF::from(SignalBackend::new(Signal::Cancel, &catalog)),
+                ScalarUDF::from(SignalBackend::new(Signal::Terminate, &catalog)),
+                AsyncScalarUDF::new(Arc::new(Sleep::new())).into_scalar_udf(),
                 AsyncScalarUDF::new(Arc::new(Warm::new(engine.clone()))).into_scalar_udf(),
             ];
             Engine { catalog, state: with_functions(state, functions) }

@@ -23,6 +23,7 @@ use super::Engine;
 use super::arguments::{Call, administrator, cached_table, calls, check_types, signature};
 use crate::catalog::Viewer;
 use crate::error::{Code, Error, Result};
+use crate::format::settings::ValueSettings;
 use crate::lookup::policy::OnFailure;
 use crate::lookup::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use crate::pg_type::PgType;
@@ -85,7 +86,7 @@ fn keys_of_values(table: &LookupTable, values: &[ArrayRef]) -> Result<Arc<dyn Ex
             return Err(Error::unsupported(error)
                 .with_hint("Give keys of several columns by a query whose columns are named as the table's."));
         }
-        keys.push(cast_array(value, &target)?);
+        keys.push(cast_array(value, &target, ValueSettings::default())?);
     }
     let keys = concat(&keys.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())?;
     let schema = Arc::new(Schema::new(vec![target.field(field.name(), true)]));

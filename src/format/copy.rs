@@ -11,12 +11,14 @@ use crate::format::copy_options::{CopyFormat, CopyOptions};
 use crate::format::fields::{CsvDialect, Fields};
 use crate::format::record::{LineEnds, RecordSplitter, Syntax};
 use crate::format::row::RowBuilder;
+use crate::format::settings::ValueSettings;
 use crate::format::text::{self, ValueError, excerpt};
 use crate::pg_type::PgType;
 
 /// Reads rows out of bytes that come in pieces cut anywhere.
 pub struct CopyDecoder {
     options: CopyOptions,
+    settings: ValueSettings,
     dialect: CsvDialect,
     stream: String,
     splitter: RecordSplitter,
@@ -32,15 +34,14 @@ impl CopyDecoder {
     /// `columns` and `names` are the column list of the COPY into `stream`.
     ///
     /// # Errors
-    /// 0A000 for a column whose type cannot be held, and for the binary format.
+    /// 0A000 for a column whose type cannot be held.
     pub fn try_new(options: CopyOptions, columns: Vec<PgType>, names: Vec<String>, stream: String) -> Result<Self> {
         let fields: Vec<_> = columns.iter().zip(&names).map(|(column, name)| column.field(name, true)).collect();
         let syntax = match options.format {
             CopyFormat::Text => Syntax::Text,
             CopyFormat::Csv => Syntax::Csv { quote: options.quote, escape: options.escape },
             CopyFormat::Binary => {
-                return Err(Error::unsupported("COPY FROM STDIN in binary format is not available yet")
-                    .with_hint("Send text or csv."));
+                return Err(Error::internal("COPY's binary format has no lines to be read"));
             }
         };
         Ok(CopyDecoder {
@@ -58,7 +59,14 @@ impl CopyDecoder {
             skips_header: options.header,
             is_ended: false,
             options,
+            settings: ValueSettings::default(),
         })
+    }
+
+    /// Reads values as a session with these settings does.
+    pub fn with_settings(mut self, settings: ValueSettings) -> Self {
+        self.settings = settings;
+        self
     }
 
     /// Reads the rows that `bytes` complete.
@@ -114,7 +122,12 @@ impl CopyDecoder {
                 self.is_ended = true;
                 return Ok(());
             }
-            let row = read_row(&self.options, &self.dialect, record.bytes, &mut self.fields, &mut self.rows);
+            let row = read_row(
+                &self.options,
+                &self.dialect,
+                record.bytes,
+                (&mut self.fields, &mut self.rows, &self.settings),
+            );
             row.map_err(|failure| failure.into_error(&self.stream, record.last_line, record.bytes))?;
             if self.rows.is_full() {
                 self.full.push_back(self.rows.finish()?);
@@ -146,8 +159,7 @@ fn read_row(
     options: &CopyOptions,
     dialect: &CsvDialect,
     record: &[u8],
-    fields: &mut Fields,
-    rows: &mut RowBuilder,
+    (fields, rows, settings): (&mut Fields, &mut RowBuilder, &ValueSettings),
 ) -> Result<(), Failure> {
     let read = match options.format {
         // Binary has been refused when the decoder was made.
@@ -165,10 +177,8 @@ fn read_row(
             return Err(malformed(format!("missing data for column \"{}\"", field.name())));
         }
         let text = fields.get(at).map_err(Failure::Line)?;
-        let value = text.map(|text| text::parse(pg_type, text)).transpose().map_err(|error| Failure::Column {
-            name: field.name().clone(),
-            value: text.unwrap_or_default().to_string(),
-            error,
+        let value = text.map(|text| text::parse(pg_type, text, settings)).transpose().map_err(|error| {
+            Failure::Column { name: field.name().clone(), value: text.unwrap_or_default().to_string(), error }
         })?;
         values.push(value);
     }

@@ -7,6 +7,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::fields::{CsvDialect, Fields};
 use crate::format::json::in_column;
 use crate::format::row::RowBuilder;
+use crate::format::settings::ValueSettings;
 use crate::format::text::{self, ValueError};
 
 /// Reads RFC 4180: an empty field without quotes is NULL, a quoted one the empty string.
@@ -72,7 +73,8 @@ impl CsvDecoder {
                 Some(position) => self.fields.get(*position),
                 None => Ok(None),
             };
-            let value = text.and_then(|text| text.map(|text| text::parse(pg_type, text)).transpose());
+            let value = text
+                .and_then(|text| text.map(|text| text::parse(pg_type, text, &ValueSettings::default())).transpose());
             values.push(value.map_err(|error| in_column(field.name(), error))?);
         }
         self.rows.append(values, record.len())

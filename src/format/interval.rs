@@ -309,8 +309,9 @@ fn iso_8601(text: &str) -> Result<Parts, Refusal> {
     }
     let mut parts = Parts::default();
     if !date.is_empty() {
+        let is_calendar = date.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
         let date_fields = date.split('-').collect::<Vec<_>>();
-        if let [years, months, days] = date_fields.as_slice() {
+        if let ([years, months, days], true) = (date_fields.as_slice(), is_calendar) {
             for (text, unit) in [(years, Unit::Year), (months, Unit::Month), (days, Unit::Day)] {
                 parts.add(Number::parse(text)?, unit)?;
             }

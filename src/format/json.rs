@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Code, Result};
 use crate::format::row::RowBuilder;
+use crate::format::settings::ValueSettings;
 use crate::format::text::{self, Value, ValueError, excerpt};
 use crate::pg_type::PgType;
 
@@ -148,7 +149,7 @@ fn value<'a>(pg_type: &PgType, raw: &'a str) -> Result<Option<Value<'a>>, ValueE
         _ => "number",
     };
     let value = match (pg_type, kind) {
-        (PgType::Json | PgType::Jsonb, _) => text::parse(pg_type, raw)?,
+        (PgType::Json | PgType::Jsonb, _) => parse(pg_type, raw)?,
         (PgType::Bool, "boolean") => Value::Bool(raw == "true"),
         (
             PgType::Int2
@@ -159,7 +160,7 @@ fn value<'a>(pg_type: &PgType, raw: &'a str) -> Result<Option<Value<'a>>, ValueE
             | PgType::Float8
             | PgType::Numeric { .. },
             "number",
-        ) => text::parse(pg_type, raw)?,
+        ) => parse(pg_type, raw)?,
         (
             PgType::Text
             | PgType::Name
@@ -185,12 +186,17 @@ fn value<'a>(pg_type: &PgType, raw: &'a str) -> Result<Option<Value<'a>>, ValueE
     Ok(Some(value))
 }
 
+/// Files say nothing of settings: times without a zone are of UTC.
+fn parse<'a>(pg_type: &PgType, text: &'a str) -> Result<Value<'a>, ValueError> {
+    text::parse(pg_type, text, &ValueSettings::default())
+}
+
 fn string_value<'a>(pg_type: &PgType, raw: &'a str) -> Result<Value<'a>, ValueError> {
     if !raw.contains('\\') {
-        return text::parse(pg_type, raw.trim_matches('"'));
+        return parse(pg_type, raw.trim_matches('"'));
     }
     let unescaped = serde_json::from_str::<String>(raw).map_err(|_| not_text(raw))?;
-    Ok(text::parse(pg_type, &unescaped)?.into_owned())
+    Ok(parse(pg_type, &unescaped)?.into_owned())
 }
 
 fn array_value<'a>(element: &PgType, raw: &'a str) -> Result<Value<'a>, ValueError> {

@@ -60,7 +60,7 @@ pub(crate) fn bytea(text: &str) -> Result<Vec<u8>, ValueError> {
 }
 
 fn hexadecimal(text: &str) -> Result<Vec<u8>, ValueError> {
-    let invalid = |message: String| ValueError::new(Code::InvalidTextRepresentation, message);
+    let invalid = |message: String| ValueError::new(Code::InvalidParameterValue, message);
     let mut bytes = Vec::with_capacity(text.len() / 2);
     let mut characters = text.chars();
     let nibble = |c: char| {
@@ -133,7 +133,7 @@ pub(crate) fn uuid(text: &str) -> Result<String, ValueError> {
 pub(crate) fn json(text: &str) -> Result<&str, ValueError> {
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => Ok(text),
-        Err(_) => Err(ValueError::syntax("json", text)),
+        Err(_) => Err(ValueError::new(Code::InvalidTextRepresentation, "invalid input syntax for type json")),
     }
 }
 

@@ -1,11 +1,13 @@
 //! From bytes to record batches, with the position of what is malformed.
 //!
 //! `record.rs` finds where records end, `fields.rs` takes them apart, and `json.rs`, `csv.rs` and `copy.rs` read rows
-//! with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs`, `interval.rs`, `literal.rs`). `row.rs` collects
-//! the rows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
+//! (`copy_binary.rs` with `binary.rs`) with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs` with `time_zone.rs`, `interval.rs`, `literal.rs`). `settings.rs` is what a session says
+//! of both. `row.rs` collects the rows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
 //! not wait put it on a thread of its own.
 
+pub(crate) mod binary;
 pub mod copy;
+pub mod copy_binary;
 pub mod copy_options;
 pub mod csv;
 mod datetime;
@@ -18,7 +20,9 @@ pub(crate) mod number;
 mod parquet_file;
 mod record;
 mod row;
+pub mod settings;
 pub mod text;
+mod time_zone;
 
 use std::path::PathBuf;
 

@@ -15,6 +15,7 @@ use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use datafusion::arrow::datatypes::{FieldRef, IntervalMonthDayNano, i256};
 
 use crate::error::{Code, Error};
+use crate::format::settings::ValueSettings;
 use crate::format::{datetime, interval, literal, number};
 use crate::pg_type::PgType;
 
@@ -104,12 +105,12 @@ impl Value<'_> {
     }
 }
 
-/// Reads `text` as PostgreSQL reads the input of `pg_type`.
+/// Reads `text` as PostgreSQL reads the input of `pg_type` in a session with these settings.
 ///
 /// # Errors
 /// 22P02 for what is not of the type, 22003 and 22008 for what is out of its range, 0A000 for arrays of more than one
 /// dimension.
-pub(crate) fn parse<'a>(pg_type: &PgType, text: &'a str) -> Result<Value<'a>, ValueError> {
+pub(crate) fn parse<'a>(pg_type: &PgType, text: &'a str, settings: &ValueSettings) -> Result<Value<'a>, ValueError> {
     Ok(match pg_type {
         PgType::Bool => Value::Bool(literal::boolean(text)?),
         PgType::Int2 => Value::Int2(number::integer("smallint", text)?),
@@ -123,10 +124,10 @@ pub(crate) fn parse<'a>(pg_type: &PgType, text: &'a str) -> Result<Value<'a>, Va
         PgType::Numeric { precision, scale } => Value::Decimal256(number::decimal256(text, *precision, *scale)?),
         PgType::Text => Value::Text(Cow::Borrowed(literal::text(text)?)),
         PgType::Bytea => Value::Bytes(literal::bytea(text)?),
-        PgType::Date => Value::Date(datetime::date(text)?),
-        PgType::Time => Value::Time(datetime::time(text)?),
-        PgType::Timestamp => Value::Timestamp(datetime::timestamp(text)?),
-        PgType::Timestamptz => Value::Timestamp(datetime::timestamptz(text)?),
+        PgType::Date => Value::Date(datetime::date(text, settings)?),
+        PgType::Time => Value::Time(datetime::time(text, settings)?),
+        PgType::Timestamp => Value::Timestamp(datetime::timestamp(text, settings)?),
+        PgType::Timestamptz => Value::Timestamp(datetime::timestamptz(text, settings)?),
         PgType::Uuid => Value::Text(Cow::Owned(literal::uuid(text)?)),
         PgType::Json | PgType::Jsonb => Value::Text(Cow::Borrowed(literal::json(text)?)),
         PgType::Interval => Value::Interval(interval::interval(text)?),
@@ -136,7 +137,9 @@ pub(crate) fn parse<'a>(pg_type: &PgType, text: &'a str) -> Result<Value<'a>, Va
         PgType::Array(element) => Value::List(
             literal::array(text)?
                 .iter()
-                .map(|item| item.as_deref().map(|item| parse(element, item).map(Value::into_owned)).transpose())
+                .map(|item| {
+                    item.as_deref().map(|item| parse(element, item, settings).map(Value::into_owned)).transpose()
+                })
                 .collect::<Result<_, _>>()?,
         ),
     })
@@ -145,6 +148,7 @@ pub(crate) fn parse<'a>(pg_type: &PgType, text: &'a str) -> Result<Value<'a>, Va
 /// Collects values of one type into an array.
 pub struct ColumnBuilder {
     pg_type: PgType,
+    settings: ValueSettings,
     column: Column,
 }
 
@@ -207,7 +211,13 @@ impl ColumnBuilder {
                 element: Box::new(ColumnBuilder::new(element)),
             }),
         };
-        ColumnBuilder { pg_type: pg_type.clone(), column }
+        ColumnBuilder { pg_type: pg_type.clone(), settings: ValueSettings::default(), column }
+    }
+
+    /// Reads texts as a session with these settings does.
+    pub fn with_settings(mut self, settings: ValueSettings) -> Self {
+        self.settings = settings;
+        self
     }
 
     /// Appends the value that `text` says in PostgreSQL's input syntax.
@@ -215,7 +225,7 @@ impl ColumnBuilder {
     /// # Errors
     /// 22P02, 22003, 22008 or 0A000; nothing has been appended then.
     pub fn append(&mut self, text: &str) -> Result<(), ValueError> {
-        let value = parse(&self.pg_type, text)?;
+        let value = parse(&self.pg_type, text, &self.settings)?;
         self.push(Some(value))
     }
 

@@ -101,11 +101,11 @@ fn dates_and_times_are_read_to_the_microsecond() {
     assert_eq!(read("timestamp", "2024-02-29 12:34:56.0000005").unwrap(), "2024-02-29T12:34:56");
     assert_refused("date", "2024-02-30", "22008", "date/time field value out of range: \"2024-02-30\"");
     assert_refused("date", "0000-01-01", "22008", "date/time field value out of range: \"0000-01-01\"");
-    assert_refused("date", "infinity", "22008", "date out of range: \"infinity\"");
+    assert_refused("date", "infinity", "22008", "infinity is not supported for type date");
     assert_refused("date", "12:00", "22P02", "invalid input syntax for type date: \"12:00\"");
     assert_refused("time", "25:00", "22008", "date/time field value out of range: \"25:00\"");
     assert_refused("time", "24:00", "22008", "date/time field value out of range: \"24:00\"");
-    assert_refused("timestamp", "-infinity", "22008", "timestamp out of range: \"-infinity\"");
+    assert_refused("timestamp", "-infinity", "22008", "infinity is not supported for type timestamp");
     assert_refused("timestamp", "2024-02-29x", "22P02", "invalid input syntax for type timestamp: \"2024-02-29x\"");
     assert_refused("timestamp", "294248-01-01", "22008", "timestamp out of range: \"294248-01-01\"");
     assert_eq!(read("date", "4714-11-24 BC").unwrap(), "-4713-11-24");
@@ -164,16 +164,16 @@ fn uuids_are_held_in_their_canonical_form() {
 fn bytes_come_in_both_forms() {
     assert_eq!(read("bytea", "\\x00Ff 10").unwrap(), "00ff10");
     assert_eq!(read("bytea", "a\\\\b\\001").unwrap(), "615c6201");
-    assert_refused("bytea", "\\x0", "22P02", "invalid hexadecimal data: odd number of digits");
-    assert_refused("bytea", "\\x0g", "22P02", "invalid hexadecimal digit: \"g\"");
+    assert_refused("bytea", "\\x0", "22023", "invalid hexadecimal data: odd number of digits");
+    assert_refused("bytea", "\\x0g", "22023", "invalid hexadecimal digit: \"g\"");
     assert_refused("bytea", "\\9", "22P02", "invalid input syntax for type bytea");
 }
 
 #[test]
 fn json_is_checked_and_kept_as_it_came() {
     assert_eq!(read("jsonb", " {\"b\": 1.0,\"a\":2} ").unwrap(), " {\"b\": 1.0,\"a\":2} ");
-    assert_refused("json", "{a: 1}", "22P02", "invalid input syntax for type json: \"{a: 1}\"");
-    assert_refused("json", "1 2", "22P02", "invalid input syntax for type json: \"1 2\"");
+    assert_refused("json", "{a: 1}", "22P02", "invalid input syntax for type json");
+    assert_refused("json", "1 2", "22P02", "invalid input syntax for type json");
     assert_refused("text", "a\0", "22P02", "invalid byte sequence for encoding \"UTF8\": 0x00");
 }
 
@@ -225,10 +225,10 @@ fn nulls_and_reuse_keep_the_type() {
 #[test]
 fn types_of_catalogs_are_read_as_postgresql_reads_them() {
     let long = "x".repeat(70);
-    assert_eq!(parse(&PgType::Name, &long).unwrap(), Value::Text(long[..63].into()));
-    assert_eq!(parse(&PgType::Char, "abc").unwrap(), Value::Text("a".into()));
-    assert_eq!(parse(&PgType::Oid, " 4294967295 ").unwrap(), Value::Oid(u32::MAX));
-    assert_eq!(parse(&PgType::Oid, "-1").unwrap(), Value::Oid(u32::MAX));
-    assert_eq!(parse(&PgType::Oid, "4294967296").unwrap_err().code, Code::NumericOutOfRange);
-    assert_eq!(parse(&PgType::Char, "é").unwrap_err().code, Code::InvalidTextRepresentation);
+    assert_eq!(parse(&PgType::Name, &long, &ValueSettings::default()).unwrap(), Value::Text(long[..63].into()));
+    assert_eq!(parse(&PgType::Char, "abc", &ValueSettings::default()).unwrap(), Value::Text("a".into()));
+    assert_eq!(parse(&PgType::Oid, " 4294967295 ", &ValueSettings::default()).unwrap(), Value::Oid(u32::MAX));
+    assert_eq!(parse(&PgType::Oid, "-1", &ValueSettings::default()).unwrap(), Value::Oid(u32::MAX));
+    assert_eq!(parse(&PgType::Oid, "4294967296", &ValueSettings::default()).unwrap_err().code, Code::NumericOutOfRange);
+    assert_eq!(parse(&PgType::Char, "é", &ValueSettings::default()).unwrap_err().code, Code::InvalidTextRepresentation);
 }

@@ -1,6 +1,5 @@
 //! One client's connection: the loop over its messages, once it has logged in.
 
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +8,27 @@ use pgwire::messages::PgWireFrontendMessage;
 use pgwire::messages::startup::ParameterStatus;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
+use crate::catalog::backends::{Backend, BackendState, Backends};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::server::accounts::Accounts;
-use crate::server::cancel::{CancelKey, CancelRegistry};
 use crate::server::doorway::Doorway;
 use crate::server::login::{LoggedIn, log_in};
+use crate::server::stop::Stop;
 use crate::server::tls::Tls;
-use crate::server::wire::{Broken, Wire};
-use crate::session::setting::Report;
+use crate::server::wire::{Broken, Request, Wire};
+use crate::session::setting::{Report, Settings};
 use crate::session::{Session, TransactionStatus};
 
 /// What all connections share.
 #[derive(Clone)]
 pub struct Shared {
     pub engine: Arc<Engine>,
-    pub cancels: Arc<CancelRegistry>,
+    pub cancels: Arc<Backends>,
     pub accounts: Arc<Accounts>,
     /// `None`: no TLS.
     pub tls: Option<Tls>,
@@ -50,14 +51,20 @@ pub struct Connection {
     pub(super) wire: Wire,
     pub(super) session: Session,
     pub(super) shutdown: CancellationToken,
-    cancel_key: CancelKey,
+    /// Its place among all connections.
+    pub(super) backend: Backend,
     /// Of the statement that runs.
     statement: Option<CancellationToken>,
+    /// When the statement that runs has taken too long.
+    deadline: Option<Instant>,
+    /// The settings as the client was told of them.
+    reported: Settings,
+    /// Whether the client has been told that it is its turn.
+    is_idle: bool,
     /// After an error in the extended protocol messages are skipped up to Sync.
     pub(super) skip_to_sync: bool,
+    /// How long the server lets any client say nothing.
     idle_timeout: Option<Duration>,
-    /// Whether the client was told that the next statement may come, and has sent nothing since.
-    is_idle: bool,
     _place: OwnedSemaphorePermit,
 }
 
@@ -85,18 +92,28 @@ impl From<Broken> for Ended {
 
 /// Serves one client until it goes or the server stops.
 pub async fn serve(socket: TcpStream, address: IpAddr, shared: Shared) {
-    let Some(LoggedIn { wire, session, cancel_key, place }) = log_in(socket, address, &shared).await else { return };
+    let client = socket.peer_addr().ok();
+    let Some(LoggedIn { wire, mut session, backend, place }) = log_in(socket, address, &shared).await else { return };
+    // It ends with the server, or alone.
+    let shutdown = shared.shutdown.child_token();
+    let viewer = session.viewer();
+    backend.log_in(&viewer.user, &viewer.database, client, shutdown.clone());
+    backend.rests(BackendState::Idle, session.settings().application_name());
+    session.settings_mut().keep_as_initial();
+    let reported = session.settings().clone();
+    let (statement, deadline) = (None, None);
     let idle_timeout = shared.catalog().server().idle_timeout;
-    let shutdown = shared.shutdown.clone();
     let mut connection = Connection {
         wire,
         session,
         shutdown,
-        cancel_key,
-        statement: None,
+        backend,
+        statement,
+        deadline,
+        reported,
+        is_idle: true,
         skip_to_sync: false,
         idle_timeout,
-        is_idle: true,
         _place: place,
     };
     match connection.run().await {
@@ -109,18 +126,6 @@ pub async fn serve(socket: TcpStream, address: IpAddr, shared: Shared) {
             let _ = farewell(&mut connection.wire, &shutdown_error()).await;
         }
     }
-}
-
-/// Returns after this time; never, if there is none.
-async fn after(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn idle_error() -> Error {
-    Error::new(Code::IdleSessionTimeout, "terminating connection due to idle-session timeout")
 }
 
 fn shutdown_error() -> Error {
@@ -163,18 +168,37 @@ impl Connection {
     }
 
     async fn answer_next(&mut self) -> Result<(), Ended> {
-        let may_rest = !self.is_idle || self.session.transaction_status() != TransactionStatus::Idle;
-        let rest = self.idle_timeout.filter(|_| !may_rest);
-        let message = tokio::select! {
-            message = self.wire.next_message() => message?,
+        let idle_since = Instant::now();
+        let (in_transaction, limit) = self.idle_limit();
+        let request = tokio::select! {
+            request = self.wire.next_request() => request?,
             () = self.shutdown.cancelled() => return Err(Ended::Shutdown),
-            () = after(rest) => return Err(Ended::Broken(Broken::Protocol(idle_error()))),
+            () = at(limit.map(|limit| idle_since + limit)) => return Err(Broken::Protocol(idle_error(in_transaction)).into()),
         };
         self.is_idle = false;
-        self.statement = Some(self.cancel_key.begin_statement());
-        let answered = self.answer(message).await;
-        self.cancel_key.end_statement();
+        self.statement = Some(self.backend.begin_statement());
+        self.begin_deadline();
+        let answered = match request {
+            Request::Message(message) => self.answer(message).await,
+            Request::FunctionCall => self.refuse_function_call().await,
+        };
+        self.backend.end_statement();
         answered
+    }
+
+    /// How long the client may say nothing now, and whether a transaction is open. In the middle of a pipeline it has
+    /// not been told yet that it is its turn.
+    fn idle_limit(&self) -> (bool, Option<Duration>) {
+        let in_transaction = self.session.transaction_status() != TransactionStatus::Idle;
+        let of_session = self.session.settings().idle_timeout(in_transaction);
+        let of_server = self.idle_timeout.filter(|_| !in_transaction);
+        let limit = of_session.into_iter().chain(of_server).min();
+        (in_transaction, limit.filter(|_| self.is_idle))
+    }
+
+    /// From now on the time-out of the statement that begins runs.
+    pub(super) fn begin_deadline(&mut self) {
+        self.deadline = self.session.settings().statement_timeout().map(|timeout| Instant::now() + timeout);
     }
 
     async fn answer(&mut self, message: PgWireFrontendMessage) -> Result<(), Ended> {
@@ -183,8 +207,7 @@ impl Connection {
             PgWireFrontendMessage::Terminate(_) => Err(Broken::Gone.into()),
             PgWireFrontendMessage::Sync(_) => {
                 self.skip_to_sync = false;
-                self.session.end_statement();
-                self.ready().await
+                self.end_message().await
             }
             // The rest of a COPY that has failed.
             PgWireFrontendMessage::CopyData(_)
@@ -201,10 +224,44 @@ impl Connection {
         }
     }
 
-    /// Tells that the next statement may come.
-    pub(super) async fn ready(&mut self) -> Result<(), Ended> {
-        self.wire.send_ready(self.session.transaction_status())?;
+    /// Ends the transaction of a message or a pipeline, and tells that the next may come.
+    pub(super) async fn end_message(&mut self) -> Result<(), Ended> {
+        let (wire, session, stop) = self.parts();
+        match stop.guard(wire, session.end_message()).await.and_then(|ended| Ok(ended?)) {
+            Err(Ended::Failed(error)) => self.wire.send_failure("ERROR", &error)?,
+            ended => ended?,
+        }
+        self.ready().await
+    }
+
+    async fn refuse_function_call(&mut self) -> Result<(), Ended> {
+        if self.skip_to_sync {
+            return Ok(());
+        }
+        self.session.fail_transaction();
+        let error =
+            Error::unsupported("function calls by message are not supported").with_hint("Write SELECT function(…).");
+        self.wire.send_failure("ERROR", &error)?;
+        self.end_message().await
+    }
+
+    /// Tells that the next statement may come, and which settings are others than the client knows.
+    async fn ready(&mut self) -> Result<(), Ended> {
+        let settings = self.session.settings();
+        let reports = settings.differences(&self.reported);
+        if !reports.is_empty() {
+            self.reported = settings.clone();
+            send_reports(&mut self.wire, reports)?;
+        }
+        let status = self.session.transaction_status();
+        let state = match status {
+            TransactionStatus::Idle => BackendState::Idle,
+            TransactionStatus::Open => BackendState::IdleInTransaction,
+            TransactionStatus::Failed => BackendState::IdleInFailedTransaction,
+        };
+        self.backend.rests(state, self.session.settings().application_name());
         self.is_idle = true;
+        self.wire.send_ready(status)?;
         self.flush().await
     }
 
@@ -216,74 +273,22 @@ impl Connection {
 
     /// What a running statement needs, apart, so that it may borrow the session and still be stopped.
     pub(super) fn parts(&mut self) -> (&mut Wire, &mut Session, Stop) {
-        let stop = Stop { shutdown: self.shutdown.clone(), statement: self.statement.clone() };
+        let stop = Stop { shutdown: self.shutdown.clone(), statement: self.statement.clone(), deadline: self.deadline };
         (&mut self.wire, &mut self.session, stop)
     }
 }
 
-/// What may stop a statement from outside.
-pub struct Stop {
-    shutdown: CancellationToken,
-    statement: Option<CancellationToken>,
-}
-
-impl Stop {
-    /// Whether the statement has been cancelled.
-    ///
-    /// # Errors
-    /// 57014 if so, and the server's own stop.
-    pub fn check(&self) -> Result<(), Ended> {
-        if self.shutdown.is_cancelled() {
-            return Err(Ended::Shutdown);
-        }
-        match &self.statement {
-            Some(statement) if statement.is_cancelled() => Err(cancelled_error().into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// The client's next message, unless the statement is cancelled or the server stops first.
-    pub async fn next_message(&self, wire: &mut Wire) -> Result<PgWireFrontendMessage, Ended> {
-        let cancelled = self.statement.clone().unwrap_or_default();
-        tokio::select! {
-            biased;
-            () = self.shutdown.cancelled() => Err(Ended::Shutdown),
-            () = cancelled.cancelled() => Err(cancelled_error().into()),
-            message = wire.next_message() => Ok(message?),
-        }
-    }
-
-    /// Writes what there is, unless the server stops meanwhile. A cancel waits until the client has read what was
-    /// begun, as it must read that before the answer to the cancel.
-    pub async fn flush(&self, wire: &mut Wire) -> Result<(), Ended> {
-        tokio::select! {
-            biased;
-            flushed = wire.flush() => Ok(flushed?),
-            () = self.shutdown.cancelled() => Err(Ended::Shutdown),
-        }
-    }
-
-    pub async fn guard<T>(&self, wire: &mut Wire, work: impl Future<Output = T>) -> Result<T, Ended> {
-        guard(wire, &self.shutdown, self.statement.as_ref(), work).await
+/// Waits for a moment; for ever, if there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
-async fn guard<T>(
-    wire: &mut Wire,
-    shutdown: &CancellationToken,
-    statement: Option<&CancellationToken>,
-    work: impl Future<Output = T>,
-) -> Result<T, Ended> {
-    let cancelled = statement.cloned().unwrap_or_default();
-    tokio::select! {
-        biased;
-        () = shutdown.cancelled() => Err(Ended::Shutdown),
-        () = cancelled.cancelled() => Err(cancelled_error().into()),
-        done = work => Ok(done),
-        () = wire.until_gone() => Err(Broken::Gone.into()),
+fn idle_error(in_transaction: bool) -> Error {
+    match in_transaction {
+        true => Error::new(Code::IdleInTransactionTimeout, "terminating connection due to idle-in-transaction timeout"),
+        false => Error::new(Code::IdleSessionTimeout, "terminating connection due to idle-session timeout"),
     }
-}
-
-fn cancelled_error() -> Error {
-    Error::new(Code::QueryCanceled, "canceling statement due to user request")
 }

@@ -6,11 +6,11 @@
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
-use chrono_tz::Tz;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::error::{Code, Error, Result};
+pub use crate::format::settings::ValueSettings;
 use crate::pg_type::PgType;
 use crate::server::encode_column::ColumnWriter;
 use crate::server::encode_rows::{Layout, Row, RowAssembler};
@@ -59,19 +59,6 @@ impl Format {
                 format!("bind message has {} result formats but query has {columns} columns", other.len()),
             )),
         }
-    }
-}
-
-/// The settings of a session that change how values are read and written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ValueSettings {
-    /// In which `timestamptz` is shown, and read where it names no zone.
-    pub time_zone: Tz,
-}
-
-impl Default for ValueSettings {
-    fn default() -> Self {
-        ValueSettings { time_zone: Tz::UTC }
     }
 }
 

@@ -9,9 +9,11 @@ use datafusion::arrow::datatypes::{
 };
 
 use crate::error::{Error, Result};
+use crate::format::settings::ByteaOutput;
 use crate::pg_type::PgType;
 use crate::server::encode::{Format, ValueSettings, write_sized};
 use crate::server::encode_column_time::{dates, intervals, times, timestamps};
+use crate::server::encode_style::{write_escaped_bytes, write_rounded_float};
 use crate::server::encode_text::{write_array_element, write_hex, write_integer};
 use crate::server::float::{write_float4, write_float8};
 use crate::server::numeric::Digits;
@@ -67,6 +69,9 @@ fn value_writer<'a>(
     match pg_type {
         PgType::Bool => booleans(array, format),
         PgType::Int2 | PgType::Int4 | PgType::Int8 => integers(array, pg_type, format),
+        PgType::Float4 | PgType::Float8 if settings.extra_float_digits <= 0 && format == Format::Text => {
+            rounded_floats(array, settings.extra_float_digits)
+        }
         PgType::Float4 | PgType::Float8 => floats(array, format),
         PgType::Numeric { .. } => numerics(array, format),
         PgType::Oid => oids(array, format),
@@ -85,15 +90,16 @@ fn value_writer<'a>(
         PgType::Uuid => uuids(array, format),
         PgType::Bytea => bytes(array, move |value, out| {
             match format {
+                Format::Text if settings.bytea_output == ByteaOutput::Escape => write_escaped_bytes(value, out),
                 Format::Text => write_hex(value, out),
                 Format::Binary => out.put_slice(value),
             }
             Ok(())
         }),
-        PgType::Date => dates(array, format),
+        PgType::Date => dates(array, format, settings.date_style),
         PgType::Time => times(array, format),
         PgType::Timestamp | PgType::Timestamptz => timestamps(array, pg_type, format, settings),
-        PgType::Interval => intervals(array, format),
+        PgType::Interval => intervals(array, format, settings.interval_style),
         PgType::Array(element) => lists(array, element, format, settings),
     }
 }
@@ -197,6 +203,36 @@ fn floats(array: &dyn Array, format: Format) -> Result<Write<'_>> {
                     Ok(())
                 }),
             })
+        }
+    }
+}
+
+/// With as many digits as a float always has, and `extra` more (or fewer).
+fn rounded_floats(array: &dyn Array, extra: i8) -> Result<Write<'_>> {
+    const FLOAT4_DIGITS: i32 = 6;
+    const FLOAT8_DIGITS: i32 = 15;
+    let extra = i32::from(extra);
+    match array.data_type() {
+        DataType::Float16 => {
+            let values = values::<Float16Type>(array)?;
+            Ok(Box::new(move |row, out| {
+                write_rounded_float(values[row].to_f64(), FLOAT4_DIGITS + extra, out);
+                Ok(())
+            }))
+        }
+        DataType::Float32 => {
+            let values = values::<Float32Type>(array)?;
+            Ok(Box::new(move |row, out| {
+                write_rounded_float(values[row].into(), FLOAT4_DIGITS + extra, out);
+                Ok(())
+            }))
+        }
+        _ => {
+            let values = values::<Float64Type>(array)?;
+            Ok(Box::new(move |row, out| {
+                write_rounded_float(values[row], FLOAT8_DIGITS + extra, out);
+                Ok(())
+            }))
         }
     }
 }

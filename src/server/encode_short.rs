@@ -10,8 +10,9 @@ use datafusion::arrow::datatypes::{
 };
 
 use crate::error::Result;
+use crate::format::settings::{DateForm, ValueSettings};
 use crate::pg_type::PgType;
-use crate::server::encode::{Format, ValueSettings};
+use crate::server::encode::Format;
 use crate::server::encode_slot::{FillSlots, Slot, fill_each};
 use crate::server::encode_time::{Civil, MICROS_PER_DAY, date_since_2000, micros_since_2000};
 use crate::server::numeric::{SIGN_NEGATIVE, SIGN_POSITIVE};
@@ -85,6 +86,9 @@ fn moments<'a>(
     settings: ValueSettings,
     nulls: Option<NullBuffer>,
 ) -> Option<FillSlots<'a>> {
+    if format == Format::Text && settings.date_style.form != DateForm::Iso {
+        return None;
+    }
     match (pg_type, array.data_type(), format) {
         (PgType::Date, DataType::Date32, Format::Binary) => {
             let values = array.as_primitive_opt::<Date32Type>()?.values();

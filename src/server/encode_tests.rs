@@ -8,6 +8,8 @@ use datafusion::arrow::datatypes::{
     DataType, Field, Int32Type, IntervalDayTime, IntervalMonthDayNano, Schema, TimeUnit, i256,
 };
 
+use chrono_tz::Tz;
+
 use super::*;
 use crate::pg_type::UTC;
 
@@ -35,7 +37,8 @@ fn fields(mut bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
 }
 
 fn encode_in(batch: &RecordBatch, format: Format, time_zone: Tz) -> Result<Vec<Option<Vec<u8>>>> {
-    let mut encoder = RowEncoder::try_new(&batch.schema(), &[format])?.with_settings(ValueSettings { time_zone });
+    let mut encoder = RowEncoder::try_new(&batch.schema(), &[format])?
+        .with_settings(ValueSettings { time_zone, ..ValueSettings::default() });
     let mut out = BytesMut::new();
     encoder.encode(batch, 0..batch.num_rows(), &mut out)?;
     Ok(fields(&out))

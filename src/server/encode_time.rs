@@ -47,11 +47,6 @@ pub(super) fn micros_since_2000(micros: i64) -> Result<i64> {
     micros.checked_sub(MICROS_TO_2000).ok_or_else(|| out_of_range("timestamp"))
 }
 
-/// Microseconds since 2000 to those since 1970.
-pub(super) fn micros_since_1970(micros: i64) -> Result<i64> {
-    micros.checked_add(MICROS_TO_2000).ok_or_else(|| out_of_range("timestamp"))
-}
-
 /// A day of the proleptic Gregorian calendar; year 0 is 1 BC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Civil {
@@ -111,7 +106,7 @@ impl Civil {
 }
 
 /// Two digits of a number below 100.
-fn write_pair(number: i64, out: &mut BytesMut) {
+pub(super) fn write_pair(number: i64, out: &mut BytesMut) {
     out.put_slice(&[b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]);
 }
 
@@ -169,17 +164,22 @@ fn write_offset(offset: i64, out: &mut BytesMut) {
 }
 
 /// Seconds east of UTC in `zone` at `micros` since 1970.
-fn utc_offset(micros: i64, zone: Tz) -> i64 {
+pub(super) fn utc_offset(micros: i64, zone: Tz) -> i64 {
     if zone == Tz::UTC {
         return 0;
     }
+    offset_in(micros, zone).map_or(0, |offset| i64::from(offset.fix().local_minus_utc()))
+}
+
+/// What clocks in `zone` show at `micros` since 1970.
+pub(super) fn offset_in(micros: i64, zone: Tz) -> Option<<Tz as TimeZone>::Offset> {
     // Chrono's years end before PostgreSQL's do. The calendar repeats every 400 years, and so do a zone's rules.
     const MICROS_PER_CYCLE: i64 = 146_097 * MICROS_PER_DAY;
     let instant = DateTime::from_timestamp_micros(micros).or_else(|| {
         let cycles = micros.signum() * 150;
         DateTime::from_timestamp_micros(micros - cycles * MICROS_PER_CYCLE)
     });
-    instant.map_or(0, |instant| i64::from(zone.offset_from_utc_datetime(&instant.naive_utc()).fix().local_minus_utc()))
+    instant.map(|instant| zone.offset_from_utc_datetime(&instant.naive_utc()))
 }
 
 /// Two digits at least.
@@ -192,7 +192,7 @@ fn write_hours(hours: i64, out: &mut BytesMut) {
 }
 
 /// `:MM:SS` and the fraction of a second without trailing zeros.
-fn write_minutes_and_seconds(seconds: i64, micros: i64, out: &mut BytesMut) {
+pub(super) fn write_minutes_and_seconds(seconds: i64, micros: i64, out: &mut BytesMut) {
     out.put_u8(b':');
     write_pair(seconds / 60 % 60, out);
     out.put_u8(b':');

@@ -9,11 +9,20 @@ pub const MAX_MESSAGE_BYTES: usize = 0x3fff_ffff;
 /// A message's type and length.
 pub const MESSAGE_HEAD_BYTES: usize = 5;
 
+/// What messages of clients begin with.
+const LETTERS: &[u8] = b"BCDEFHPQSXcdfp";
+
 /// Takes the next message off the input, with its type and length; `None` until all of it is there.
 ///
 /// # Errors
 /// 08P01 for a length that no message has or that is beyond `most` bytes, and for a body that does not fit its type.
 pub fn take_message(input: &mut BytesMut, most: usize) -> Result<Option<BytesMut>> {
+    match input.first() {
+        Some(letter) if !LETTERS.contains(letter) => {
+            return Err(Error::new(Code::ProtocolViolation, format!("invalid frontend message type {letter}")));
+        }
+        _ => {}
+    }
     let Some(mut length) = input.get(1..5) else { return Ok(None) };
     let length = length.get_u32() as usize;
     if !(4..=most).contains(&length) {
@@ -96,6 +105,12 @@ mod tests {
         assert_eq!(input, &b"Q\0\0"[..]);
         let bind = b"B\0\0\0\x19a\0b\0\0\x01\0\x01\0\x02\xff\xff\xff\xff\0\0\0\x01x\0\0";
         assert!(take_message(&mut BytesMut::from(&bind[..]), 100).unwrap().is_some());
+    }
+
+    #[test]
+    fn letters_that_no_client_sends_are_refused_at_once() {
+        let error = take_message(&mut BytesMut::from(&b"!"[..]), 100).unwrap_err();
+        assert_eq!((error.sqlstate(), error.message()), ("08P01", "invalid frontend message type 33"));
     }
 
     #[test]

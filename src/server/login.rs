@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::catalog::Rights;
+use crate::catalog::backends::Backend;
 use crate::error::{Code, Error, Result};
-use crate::server::cancel::CancelKey;
 use crate::server::connection::{Ended, Shared, farewell, send_reports};
 use crate::server::opening::Opening;
 use crate::server::sasl;
@@ -27,7 +27,7 @@ use crate::session::Session;
 pub struct LoggedIn {
     pub wire: Wire,
     pub session: Session,
-    pub cancel_key: CancelKey,
+    pub backend: Backend,
     /// Its place among the clients that may be connected.
     pub place: OwnedSemaphorePermit,
 }
@@ -39,9 +39,13 @@ pub async fn log_in(socket: TcpStream, address: IpAddr, shared: &Shared) -> Opti
         let speaks_tls = shared.tls.is_some() && begins_with_tls(&socket).await;
         let mut entry = Entry { wire: Wire::new(socket), address, shared, is_encrypted: false };
         match entry.log_in(speaks_tls).await {
-            Ok(granted) => {
-                let Granted { session, cancel_key, place } = granted?;
-                Some(LoggedIn { wire: entry.wire, session, cancel_key, place })
+            Ok(Some(Granted { session, backend, place })) => {
+                Some(LoggedIn { wire: entry.wire, session, backend, place })
+            }
+            Ok(None) => {
+                // Who has asked over TLS could take a bare end of the connection for a line that was cut.
+                let _ = entry.wire.finish().await;
+                None
             }
             Err(Ended::Failed(error) | Ended::Broken(Broken::Protocol(error))) => {
                 tracing::debug!(%error, %address, "log-in refused");
@@ -78,7 +82,7 @@ struct Entry<'a> {
 /// What a client has in the end.
 struct Granted {
     session: Session,
-    cancel_key: CancelKey,
+    backend: Backend,
     place: OwnedSemaphorePermit,
 }
 
@@ -219,15 +223,15 @@ impl Entry<'_> {
             tracing::warn!(max_connections = self.shared.catalog().server().max_connections, "a client was refused");
             return Err(Error::new(Code::TooManyConnections, "sorry, too many clients already").into());
         };
-        let cancel_key = self.shared.cancels.register();
-        session.set_pid(cancel_key.pid);
+        let backend = self.shared.cancels.register();
+        session.set_pid(backend.pid);
         self.wire.send(&Authentication::Ok)?;
         send_reports(&mut self.wire, session.settings().reported())?;
-        self.wire.send(&BackendKeyData::new(cancel_key.pid, SecretKey::I32(cancel_key.secret)))?;
+        self.wire.send(&BackendKeyData::new(backend.pid, SecretKey::I32(backend.secret)))?;
         self.wire.send_ready(session.transaction_status())?;
         self.wire.flush().await?;
         self.wire.allow_long_messages();
-        Ok(Granted { session, cancel_key, place })
+        Ok(Granted { session, backend, place })
     }
 }
 

@@ -3,25 +3,23 @@
 //! [`Server`] accepts clients and stops them; `login.rs` lets one in (`doorway.rs` bounds how many try at once, `opening.rs` and
 //! `sasl.rs` read what they say, `scram.rs` checks what they know, `accounts.rs` has the users, `throttle.rs` slows guesses
 //! down, `tls.rs` encrypts), and `connection.rs` is the client from there to its last message;
-//! `query.rs` runs its statements and sends what they come to, `copy_in.rs` takes rows from it; `wire.rs` is its
-//! socket, `frame.rs` finds the ends of messages, and `cancel.rs` knows which statement a cancel request means.
+//! `query.rs` runs its statements and sends what they come to, `extended.rs` does what the extended protocol asks for,
+//! `copy_in.rs` takes rows from it; `wire.rs` is its socket, `frame.rs` finds the ends of messages, and `stop.rs` is all
+//! that may stop a statement from outside.
 //!
 //! `http.rs` answers what monitoring asks, with the numbers of `metrics.rs`.
 //!
 //! Values on the wire: `encode.rs` makes DataRow messages of record batches (`encode_column.rs` prepares one
 //! writer a column; `encode_text.rs`, `encode_time.rs`, `float.rs` and `numeric.rs` write single values), `encode_copy.rs`
-//! does the same for COPY, and `decode.rs` reads the parameters of Bind (`decode_text.rs`, `decode_time.rs`,
-//! `decode_array.rs`).
+//! does the same for COPY, and `decode.rs` reads the parameters of Bind (`decode_array.rs`). `encode_style.rs`
+//! is for sessions that want values in other styles than the usual ones.
 
 mod accounts;
-mod cancel;
 mod connection;
 mod copy_in;
 mod copy_lines;
 pub mod decode;
 mod decode_array;
-mod decode_text;
-mod decode_time;
 mod doorway;
 pub mod encode;
 mod encode_column;
@@ -30,8 +28,10 @@ pub mod encode_copy;
 mod encode_rows;
 mod encode_short;
 mod encode_slot;
+mod encode_style;
 mod encode_text;
 mod encode_time;
+mod extended;
 mod float;
 mod frame;
 pub mod http;
@@ -44,6 +44,7 @@ pub mod print;
 mod query;
 mod sasl;
 mod scram;
+mod stop;
 mod throttle;
 pub mod tls;
 mod wire;
@@ -88,8 +89,8 @@ impl Server {
         let accounts = Arc::new(Accounts::new(engine.catalog()));
         let places = Arc::new(Semaphore::new(definition.max_connections.get().min(Semaphore::MAX_PERMITS)));
         let shutdown = CancellationToken::new();
-        let shared =
-            Shared { engine, cancels: Arc::default(), accounts, tls, doorway: Arc::default(), places, shutdown };
+        let cancels = Arc::clone(engine.catalog().backends());
+        let shared = Shared { engine, cancels, accounts, tls, doorway: Arc::default(), places, shutdown };
         Ok(Server { listener, shared })
     }
 

@@ -7,8 +7,8 @@ use datafusion::arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PREC
 use datafusion::scalar::ScalarValue;
 
 use crate::error::{Code, Error, Result};
+use crate::format::number::trim;
 use crate::pg_type::{PLAIN_NUMERIC, PgType};
-use crate::server::decode_text::trim;
 
 pub(super) const SIGN_POSITIVE: u16 = 0x0000;
 pub(super) const SIGN_NEGATIVE: u16 = 0x4000;

@@ -41,6 +41,13 @@ impl From<PgWireError> for Broken {
     }
 }
 
+/// What a client that has logged in asks for.
+pub enum Request {
+    Message(PgWireFrontendMessage),
+    /// The call of a function by its number.
+    FunctionCall,
+}
+
 /// What carries messages: a socket, TLS over it, or a pipe in tests.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -126,6 +133,21 @@ impl Wire {
         }
     }
 
+    /// Waits for what a client asks for next. Nothing is lost when the future is dropped.
+    pub async fn next_request(&mut self) -> Result<Request, Broken> {
+        loop {
+            // The one message that has no counterpart among the known ones.
+            if self.input.first() == Some(&b'F') {
+                if self.take_message()?.is_some() {
+                    return Ok(Request::FunctionCall);
+                }
+            } else if let Some(message) = self.decode()? {
+                return Ok(Request::Message(message));
+            }
+            self.read().await?;
+        }
+    }
+
     fn decode(&mut self) -> Result<Option<PgWireFrontendMessage>, Broken> {
         match self.take_message()? {
             Some(mut message) => Ok(PgWireFrontendMessage::decode(&mut message, &self.context)?),
@@ -160,7 +182,8 @@ impl Wire {
                 return Err(Broken::Gone);
             }
         }
-        Ok(())
+        // TLS takes what it cannot write yet: a client that reads slowly would wait for it for ever.
+        Ok(self.socket.flush().await?)
     }
 
     /// As [`Wire::flush`], and then the end: no message is behind this one.
@@ -199,4 +222,23 @@ fn failure_fields(severity: &str, error: &Error) -> Vec<(u8, String)> {
     fields.extend(error.hint().map(|hint| (b'H', hint.to_string())));
     fields.extend(error.position().map(|position| (b'P', position.to_string())));
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn flush_leaves_nothing_in_what_buffers_below() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut wire = Wire::new(tokio::io::BufWriter::new(near));
+        wire.output.extend_from_slice(b"all of it");
+        wire.flush().await.unwrap();
+        let mut read = [0; 9];
+        tokio::select! {
+            biased;
+            all = far.read_exact(&mut read) => assert_eq!(all.unwrap(), 9),
+            () = std::future::ready(()) => panic!("nothing was written"),
+        }
+    }
 }

@@ -8,7 +8,9 @@ use datafusion::sql::sqlparser::ast::{CopyOption, Ident};
 
 use crate::error::{Error, Result};
 use crate::format::copy::CopyDecoder;
-use crate::format::copy_options::CopyOptions;
+use crate::format::copy_binary::BinaryCopyDecoder;
+use crate::format::copy_options::{CopyFormat, CopyOptions};
+use crate::format::settings::ValueSettings;
 use crate::pg_type::PgType;
 use crate::session::Session;
 use crate::session::insert::column_positions;
@@ -19,22 +21,68 @@ use crate::source::push::PushStream;
 pub struct CopyIn {
     stream: Arc<PushStream>,
     positions: Vec<usize>,
-    decoder: CopyDecoder,
+    decoder: Decoder,
+    is_binary: bool,
     rows: u64,
+}
+
+enum Decoder {
+    Lines(Box<CopyDecoder>),
+    Binary(Box<BinaryCopyDecoder>),
+}
+
+impl Decoder {
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Decoder::Lines(decoder) => decoder.push(bytes),
+            Decoder::Binary(decoder) => decoder.push(bytes),
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        match self {
+            Decoder::Lines(decoder) => decoder.finish(),
+            Decoder::Binary(decoder) => decoder.finish(),
+        }
+    }
+
+    fn take_batch(&mut self) -> Result<Option<RecordBatch>> {
+        match self {
+            Decoder::Lines(decoder) => decoder.take_batch(),
+            Decoder::Binary(decoder) => decoder.take_batch(),
+        }
+    }
 }
 
 impl CopyIn {
     /// # Errors
     /// 42703 for what does not exist, 0A000 and 22023 for options.
-    pub fn try_new(stream: Arc<PushStream>, columns: &[Ident], options: &[CopyOption]) -> Result<Self> {
+    pub fn try_new(
+        stream: Arc<PushStream>,
+        columns: &[Ident],
+        options: &[CopyOption],
+        settings: ValueSettings,
+    ) -> Result<Self> {
         let positions = column_positions(&stream, columns)?;
         let options = CopyOptions::try_from_parsed(options)?;
         let schema = stream.schema();
         let fields = positions.iter().map(|position| schema.field(*position));
-        let names = fields.clone().map(|field| field.name().clone()).collect();
-        let types = fields.map(PgType::of_field).collect::<Result<_>>()?;
-        let decoder = CopyDecoder::try_new(options, types, names, stream.name().to_string())?;
-        Ok(CopyIn { stream, positions, decoder, rows: 0 })
+        let names: Vec<String> = fields.clone().map(|field| field.name().clone()).collect();
+        let types: Vec<PgType> = fields.map(PgType::of_field).collect::<Result<_>>()?;
+        let name = stream.name().to_string();
+        let is_binary = options.format() == CopyFormat::Binary;
+        let decoder = match is_binary {
+            true => Decoder::Binary(Box::new(BinaryCopyDecoder::try_new(&types, &names, name)?)),
+            false => {
+                Decoder::Lines(Box::new(CopyDecoder::try_new(options, types, names, name)?.with_settings(settings)))
+            }
+        };
+        Ok(CopyIn { stream, positions, decoder, is_binary, rows: 0 })
+    }
+
+    /// Whether the client is to send COPY's binary format.
+    pub fn is_binary(&self) -> bool {
+        self.is_binary
     }
 
     /// How many columns each line has.
@@ -73,7 +121,7 @@ impl CopyIn {
         while let Some(batch) = self.decoder.take_batch()? {
             let count = batch.num_rows() as u64;
             let batch = self.widen(&batch)?;
-            session.take_rows(&self.stream, batch).await.map_err(|error| self.with_count(error))?;
+            session.take_copied_rows(&self.stream, batch).await.map_err(|error| self.with_count(error))?;
             self.rows += count;
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! EXPLAIN, and results of one column of text.
+//! EXPLAIN, and results that are nothing but text.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{RecordBatch, StringViewArray};
+use datafusion::arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use datafusion::arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
@@ -47,7 +47,7 @@ impl Session {
             false => displayable(physical.as_ref()),
         };
         let text = plan.indent(options.verbose).to_string();
-        Ok(text_rows("QUERY PLAN", text.lines().map(|line| line.replace('\u{1}', "_"))))
+        Ok(texts_rows(["QUERY PLAN"], text.lines().map(|line| [line.replace('\u{1}', "_")])))
     }
 }
 
@@ -58,11 +58,14 @@ async fn drain(mut rows: SendableRecordBatchStream, query: &QueryEntry) -> Resul
     Ok(())
 }
 
-/// A result of one column of text that is all there.
-pub(super) fn text_rows(column: &str, lines: impl IntoIterator<Item = String>) -> Rows {
-    let schema = Arc::new(Schema::new(vec![PgType::Text.field(column, false)]));
-    let lines: StringViewArray = lines.into_iter().map(Some).collect();
-    let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(lines)]).map_err(Into::into);
+/// A result of columns of text that is all there.
+pub(super) fn texts_rows<const N: usize>(names: [&str; N], lines: impl IntoIterator<Item = [String; N]>) -> Rows {
+    let schema = Arc::new(Schema::new(names.map(|name| PgType::Text.field(name, false)).to_vec()));
+    let lines: Vec<[String; N]> = lines.into_iter().collect();
+    let column = |at: usize| -> ArrayRef {
+        Arc::new(StringViewArray::from_iter_values(lines.iter().map(|line| line[at].as_str())))
+    };
+    let batch = RecordBatch::try_new(Arc::clone(&schema), (0..N).map(column).collect()).map_err(Into::into);
     let stream = futures::stream::iter([batch]);
     Rows {
         schema: Arc::clone(&schema),

@@ -2,13 +2,15 @@
 //!
 //! [`Session::execute`] is where a statement meets everything it needs. `insert.rs` and `copy.rs` put rows into
 //! push streams, at COMMIT if `transaction.rs` says so; `portal.rs` is a result that is read in parts, `setting.rs`
-//! what SET and SHOW know; `explain.rs` and `view.rs` are the statements of these names.
+//! what SET and SHOW know (`setting_table.rs`); `prepared.rs` is PREPARE and EXECUTE, `explain.rs` and `view.rs` are the statements of these names.
 
 mod copy;
 mod explain;
 mod insert;
 pub mod portal;
+mod prepared;
 pub mod setting;
+mod setting_table;
 mod transaction;
 mod view;
 
@@ -24,12 +26,12 @@ use crate::engine::{Engine, Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
 use crate::source::push::PushStream;
-use crate::sql::rewrite;
-use crate::sql::{FetchCount, Statement, StatementKind};
+use crate::sql::cursor::Fetch;
+use crate::sql::{Statement, StatementKind, TransactionModes};
 pub use copy::CopyIn;
-use explain::text_rows;
+use explain::texts_rows;
 use portal::Portal;
-use setting::{Report, Settings};
+use setting::Settings;
 use transaction::Transaction;
 pub use transaction::TransactionStatus;
 
@@ -44,6 +46,8 @@ pub struct Session {
     transaction: Transaction,
     statements: HashMap<String, Prepared>,
     portals: HashMap<String, Portal>,
+    /// How many there have been.
+    portals_opened: u64,
 }
 
 /// A statement that has been read and planned.
@@ -76,8 +80,8 @@ impl Prepared {
 pub enum Outcome {
     /// Rows to be sent, and the word of the command tag.
     Rows { rows: Rows, tag: &'static str },
-    /// Rows of a cursor: so many of the portal with this name.
-    Fetch { portal: String, count: FetchCount },
+    /// Rows of a cursor.
+    Fetch(Fetch),
     /// COPY TO STDOUT.
     CopyOut { rows: Rows, options: Vec<ast::CopyOption> },
     /// COPY FROM STDIN.
@@ -89,14 +93,13 @@ pub enum Outcome {
 /// An outcome with what else the client is to be told.
 pub struct Executed {
     pub outcome: Outcome,
-    pub reports: Vec<Report>,
     /// Warnings and notices, as PostgreSQL sends them before the outcome.
     pub notices: Vec<Error>,
 }
 
 impl Executed {
     fn done(tag: impl Into<String>) -> Self {
-        Executed { outcome: Outcome::Done { tag: tag.into() }, reports: vec![], notices: vec![] }
+        Executed { outcome: Outcome::Done { tag: tag.into() }, notices: vec![] }
     }
 
     fn with_notice(mut self, code: Code, message: &str) -> Self {
@@ -107,7 +110,7 @@ impl Executed {
 
 impl From<Outcome> for Executed {
     fn from(outcome: Outcome) -> Self {
-        Executed { outcome, reports: vec![], notices: vec![] }
+        Executed { outcome, notices: vec![] }
     }
 }
 
@@ -122,6 +125,7 @@ impl Session {
             transaction: Transaction::Idle,
             statements: HashMap::new(),
             portals: HashMap::new(),
+            portals_opened: 0,
         }
     }
 
@@ -211,10 +215,12 @@ impl Session {
                 Ok(Outcome::CopyOut { rows: self.run(prepared, values).await?, options: options.clone() }.into())
             }
             StatementKind::CopyIn { stream, columns, options } => {
-                let copy = CopyIn::try_new(self.writable(stream)?, columns, options)?;
+                self.refuse_read_only("COPY FROM")?;
+                let copy = CopyIn::try_new(self.writable(stream)?, columns, options, self.settings.values())?;
                 Ok(Outcome::CopyIn(Box::new(copy)).into())
             }
             StatementKind::Insert { stream, columns, .. } => {
+                self.refuse_read_only("INSERT")?;
                 let rows = self.run(prepared, values).await?;
                 let stream = self.writable(stream)?;
                 let batch = insert::collect(&stream, columns, rows).await?;
@@ -231,14 +237,18 @@ impl Session {
                 self.declare(cursor, *binary, rows)?;
                 Ok(Executed::done("DECLARE CURSOR"))
             }
-            StatementKind::Fetch { cursor, count } => {
-                self.portal(cursor)?;
-                Ok(Outcome::Fetch { portal: cursor.clone(), count: *count }.into())
+            StatementKind::Fetch(fetch) => {
+                self.cursor(&fetch.cursor)?;
+                Ok(Outcome::Fetch(fetch.clone()).into())
             }
             StatementKind::Close { cursor } => self.close_cursor(cursor.as_deref()),
-            StatementKind::Begin => Ok(self.begin()),
+            StatementKind::Begin { modes } => self.begin(modes),
             StatementKind::Commit => self.commit().await,
             StatementKind::Rollback => Ok(self.rollback()),
+            StatementKind::Savepoint { name } => self.savepoint(name),
+            StatementKind::Release { name } => self.release(name),
+            StatementKind::RollbackTo { name } => self.rollback_to(name),
+            StatementKind::SetTransaction { modes, session } => self.set_transaction(modes, *session),
             StatementKind::Prepare { name, types, statement } => {
                 self.prepare_named(name, types, statement).await?;
                 Ok(Executed::done("PREPARE"))
@@ -246,23 +256,33 @@ impl Session {
             StatementKind::Execute { name, parameters } => self.execute_named(name, parameters).await,
             StatementKind::Deallocate { name } => self.deallocate(name.as_deref()),
             StatementKind::Set { name, value, local } => self.set(name, value.as_deref(), *local),
-            StatementKind::Reset { name: Some(name) } => {
-                let report = self.settings.set(name, None, false)?;
-                Ok(Executed { reports: report.into_iter().collect(), ..Executed::done("RESET") })
-            }
-            StatementKind::Reset { name: None } => {
-                Ok(Executed { reports: self.settings.reset_all(), ..Executed::done("RESET") })
+            StatementKind::Reset { name } => {
+                match name {
+                    Some(name) => self.settings.set(name, None, false)?,
+                    None => self.settings.reset_all(),
+                }
+                Ok(Executed::done("RESET"))
             }
             StatementKind::Show { name } => self.show(name),
-            StatementKind::Discard { all } => self.discard(*all),
+            StatementKind::Discard { what } => self.discard(what),
         }
     }
 
-    /// The open result with this name.
+    /// The open result with this name, as the protocol names it.
     ///
     /// # Errors
     /// 34000 when there is none.
     pub fn portal(&mut self, name: &str) -> Result<&mut Portal> {
+        self.portals
+            .get_mut(name)
+            .ok_or_else(|| Error::new(Code::UndefinedCursor, format!("portal \"{name}\" does not exist")))
+    }
+
+    /// The open result with this name, as SQL names it.
+    ///
+    /// # Errors
+    /// 34000 when there is none.
+    pub fn cursor(&mut self, name: &str) -> Result<&mut Portal> {
         self.portals
             .get_mut(name)
             .ok_or_else(|| Error::new(Code::UndefinedCursor, format!("cursor \"{name}\" does not exist")))
@@ -272,10 +292,12 @@ impl Session {
     ///
     /// # Errors
     /// 42P03 when the name is taken.
-    pub fn open_portal(&mut self, name: &str, portal: Portal) -> Result<()> {
+    pub fn open_portal(&mut self, name: &str, mut portal: Portal) -> Result<()> {
         if !name.is_empty() && self.portals.contains_key(name) {
             return Err(Error::new(Code::DuplicateCursor, format!("cursor \"{name}\" already exists")));
         }
+        self.portals_opened += 1;
+        portal.number = self.portals_opened;
         self.portals.insert(name.to_string(), portal);
         Ok(())
     }
@@ -283,40 +305,6 @@ impl Session {
     /// Closes a result and lets go of all it holds; no error if there is none.
     pub fn close_portal(&mut self, name: &str) {
         self.portals.remove(name);
-    }
-
-    /// Ends what lives no longer than a statement outside of a transaction: the results that are still open.
-    pub fn end_statement(&mut self) {
-        if let Transaction::Idle = self.transaction {
-            self.portals.clear();
-        }
-    }
-
-    /// The prepared statement with this name.
-    ///
-    /// # Errors
-    /// 26000 when there is none.
-    pub fn statement(&self, name: &str) -> Result<&Prepared> {
-        self.statements.get(name).ok_or_else(|| {
-            Error::new(Code::UndefinedStatement, format!("prepared statement \"{name}\" does not exist"))
-        })
-    }
-
-    /// Keeps a prepared statement under a name; one without a name replaces the last such.
-    ///
-    /// # Errors
-    /// 42P05 when the name is taken.
-    pub fn keep_statement(&mut self, name: &str, prepared: Prepared) -> Result<()> {
-        if !name.is_empty() && self.statements.contains_key(name) {
-            return Err(Error::new(Code::DuplicateStatement, format!("prepared statement \"{name}\" already exists")));
-        }
-        self.statements.insert(name.to_string(), prepared);
-        Ok(())
-    }
-
-    /// Forgets a prepared statement; no error if there is none.
-    pub fn forget_statement(&mut self, name: &str) {
-        self.statements.remove(name);
     }
 
     /// The stream with this name, for rows to be put into.
@@ -338,16 +326,14 @@ impl Session {
     }
 
     fn declare(&mut self, cursor: &str, binary: bool, rows: Rows) -> Result<()> {
-        if let Transaction::Idle = self.transaction {
-            return Err(Error::new(Code::NoActiveTransaction, "DECLARE CURSOR can only be used in transaction blocks"));
-        }
+        self.require_transaction("DECLARE CURSOR")?;
         self.open_portal(cursor, Portal::of_cursor(rows, binary))
     }
 
     fn close_cursor(&mut self, cursor: Option<&str>) -> Result<Executed> {
         match cursor {
             Some(name) => {
-                self.portal(name)?;
+                self.cursor(name)?;
                 self.close_portal(name);
                 Ok(Executed::done("CLOSE CURSOR"))
             }
@@ -358,76 +344,57 @@ impl Session {
         }
     }
 
-    async fn prepare_named(&mut self, name: &str, types: &[ast::DataType], statement: &Statement) -> Result<()> {
-        let declared =
-            types.iter().map(|data_type| rewrite::pg_type_of(data_type).map(Some)).collect::<Result<Vec<_>>>()?;
-        let prepared = self.prepare(statement.clone(), &declared).await?;
-        self.keep_statement(name, prepared)
-    }
-
-    async fn execute_named(&mut self, name: &str, parameters: &[ast::Expr]) -> Result<Executed> {
-        let prepared = self.statement(name)?.clone();
-        if parameters.len() != prepared.parameters.len() {
-            return Err(Error::new(
-                Code::SyntaxError,
-                format!("wrong number of parameters for prepared statement \"{name}\""),
-            )
-            .with_detail(format!(
-                "Expected {} parameters but got {}.",
-                prepared.parameters.len(),
-                parameters.len()
-            )));
-        }
-        let values = match parameters.is_empty() {
-            true => vec![],
-            false => self.engine.evaluate(parameters, &prepared.parameters, &self.viewer()).await?,
-        };
-        Box::pin(self.execute(&prepared, values)).await
-    }
-
-    fn deallocate(&mut self, name: Option<&str>) -> Result<Executed> {
-        match name {
-            Some(name) => {
-                self.statement(name)?;
-                self.forget_statement(name);
-                Ok(Executed::done("DEALLOCATE"))
-            }
-            None => {
-                self.statements.clear();
-                Ok(Executed::done("DEALLOCATE ALL"))
-            }
-        }
-    }
-
     fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<Executed> {
-        let in_transaction = matches!(self.transaction, Transaction::Open { .. });
-        if local && !in_transaction {
+        if local && !self.is_in_transaction() {
             // As in PostgreSQL, the value is checked and has no effect.
             self.settings.clone().set(name, value, true)?;
             return Ok(Executed::done("SET")
                 .with_notice(Code::NoActiveTransaction, "SET LOCAL can only be used in transaction blocks"));
         }
-        let report = self.settings.set(name, value, local)?;
-        Ok(Executed { reports: report.into_iter().collect(), ..Executed::done("SET") })
+        self.settings.set(name, value, local)?;
+        Ok(Executed::done("SET"))
+    }
+
+    fn set_transaction(&mut self, modes: &TransactionModes, session: bool) -> Result<Executed> {
+        if session {
+            for (name, value) in modes {
+                self.settings.set(&format!("default_transaction_{name}"), Some(value), false)?;
+            }
+        } else if self.is_in_transaction() {
+            self.set_modes(modes)?;
+        } else {
+            return Ok(Executed::done("SET")
+                .with_notice(Code::NoActiveTransaction, "SET TRANSACTION can only be used in transaction blocks"));
+        }
+        Ok(Executed::done("SET"))
     }
 
     fn show(&self, name: &str) -> Result<Executed> {
-        if name == "all" {
-            return Err(Error::unsupported("SHOW ALL is not available yet"));
-        }
-        let (name, value) = self.settings.get(name)?;
-        Ok(Outcome::Rows { rows: text_rows(&name.to_lowercase(), [value]), tag: "SHOW" }.into())
+        let rows = match name {
+            "all" => {
+                let lines = self.settings.described().map(|(name, value, use_)| [name.into(), value, use_.into()]);
+                texts_rows(SHOW_ALL_COLUMNS, lines)
+            }
+            name => {
+                let (name, value) = self.settings.get(name)?;
+                texts_rows([name], [[value]])
+            }
+        };
+        Ok(Outcome::Rows { rows, tag: "SHOW" }.into())
     }
 
-    fn discard(&mut self, all: bool) -> Result<Executed> {
-        if !all {
-            return Ok(Executed::done("DISCARD"));
+    fn discard(&mut self, what: &str) -> Result<Executed> {
+        if what == "ALL" {
+            if self.is_in_transaction() {
+                return Err(Error::new(Code::ActiveTransaction, "DISCARD ALL cannot run inside a transaction block"));
+            }
+            self.portals.clear();
+            self.statements.clear();
+            self.settings.reset_all();
         }
-        if let Transaction::Open { .. } = self.transaction {
-            return Err(Error::new(Code::ActiveTransaction, "DISCARD ALL cannot run inside a transaction block"));
-        }
-        self.portals.clear();
-        self.statements.clear();
-        Ok(Executed { reports: self.settings.reset_all(), ..Executed::done("DISCARD ALL") })
+        Ok(Executed::done(format!("DISCARD {what}")))
     }
 }
+
+/// The columns of SHOW ALL.
+pub const SHOW_ALL_COLUMNS: [&str; 3] = ["name", "setting", "description"];

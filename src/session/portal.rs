@@ -10,12 +10,15 @@ use crate::catalog::running::QueryEntry;
 use crate::engine::Rows;
 use crate::error::Result;
 use crate::session::Prepared;
+use crate::sql::cursor::CursorPosition;
 
 /// What Bind or DECLARE has opened.
 pub struct Portal {
     /// The format of each column as Bind sends it: 0 text, 1 binary; none: all text, one: for all.
     pub formats: Vec<i16>,
     pub content: Content,
+    /// Which portal of the session it is, counted from 1.
+    pub(super) number: u64,
 }
 
 /// What is behind a portal's name.
@@ -31,12 +34,12 @@ pub enum Content {
 impl Portal {
     /// A portal for a statement that runs when it is executed.
     pub fn of_statement(prepared: Prepared, values: Vec<ScalarValue>, formats: Vec<i16>) -> Self {
-        Portal { formats, content: Content::Statement { prepared: Box::new(prepared), values } }
+        Portal { formats, number: 0, content: Content::Statement { prepared: Box::new(prepared), values } }
     }
 
     /// A portal for a result that has begun, with the word of its command tag.
     pub fn of_rows(rows: Rows, tag: &'static str, formats: Vec<i16>) -> Self {
-        let mut portal = Portal { formats, content: Content::Done };
+        let mut portal = Portal { formats, number: 0, content: Content::Done };
         portal.put_back(RowReader::new(rows, tag));
         portal
     }
@@ -64,11 +67,13 @@ pub struct RowReader {
     pending: Option<RecordBatch>,
     /// Its entry among the queries that run, if it is one and has not ended.
     query: Option<QueryEntry>,
+    position: CursorPosition,
 }
 
 impl RowReader {
     pub fn new(rows: Rows, tag: &'static str) -> Self {
-        RowReader { schema: rows.schema, tag, stream: Some(rows.stream), pending: None, query: rows.query }
+        let position = CursorPosition { rows: 0, at_end: false };
+        RowReader { schema: rows.schema, tag, stream: Some(rows.stream), pending: None, query: rows.query, position }
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -80,6 +85,11 @@ impl RowReader {
         self.tag
     }
 
+    /// Where it stands.
+    pub fn position(&self) -> CursorPosition {
+        self.position
+    }
+
     /// Waits for rows, at most `max_rows` of them; `None` at the end. Nothing is lost when the future is dropped.
     pub async fn next(&mut self, max_rows: usize) -> Option<Result<RecordBatch>> {
         if let Some(query) = &self.query {
@@ -88,6 +98,7 @@ impl RowReader {
         loop {
             if let Some(batch) = self.pending.take() {
                 let rows = batch.num_rows().min(max_rows);
+                self.position.rows += rows as u64;
                 if let Some(query) = &self.query {
                     query.count_rows_out(rows);
                 }
@@ -97,7 +108,11 @@ impl RowReader {
                 }
                 return Some(Ok(batch));
             }
-            match self.stream.as_mut()?.next().await {
+            let Some(stream) = &mut self.stream else {
+                self.position.at_end = true;
+                return None;
+            };
+            match stream.next().await {
                 Some(Ok(batch)) if batch.num_rows() == 0 => {}
                 Some(Ok(batch)) => self.pending = Some(batch),
                 Some(Err(error)) => {

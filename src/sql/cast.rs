@@ -11,7 +11,9 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
+use crate::catalog::Viewer;
 use crate::error::{Code, Error};
+use crate::format::settings::ValueSettings;
 use crate::format::text::ColumnBuilder;
 use crate::pg_type::PgType;
 use crate::sql::rewrite::CAST_FUNCTION;
@@ -50,7 +52,11 @@ impl ScalarUDFImpl for PgCast {
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let target = target(args.scalar_arguments.get(1).copied().flatten())?;
         let source = args.arg_fields.first().map_or(&DataType::Null, |field| field.data_type());
-        if !is_text(source) && source != &DataType::Null && source != &target.arrow() && !is_list_cast(source, &target)
+        if !is_text(source)
+            && source != &DataType::Null
+            && !is_moment(&target)
+            && source != &target.arrow()
+            && !is_list_cast(source, &target)
         {
             let source = PgType::of_field(&Field::new("", source.clone(), true))?;
             return Err(Error::new(Code::DatatypeMismatch, format!("cannot cast type {source} to {target}")).into());
@@ -63,7 +69,8 @@ impl ScalarUDFImpl for PgCast {
         let value = &args.args[0];
         let is_scalar = matches!(value, ColumnarValue::Scalar(_));
         let array = value.to_array(if is_scalar { 1 } else { args.number_rows })?;
-        let result = cast_array(&array, &target)?;
+        let settings = Viewer::of(&args.config_options).map(Viewer::values).unwrap_or_default();
+        let result = cast_array(&array, &target, settings)?;
         Ok(match is_scalar {
             true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
             false => ColumnarValue::Array(result),
@@ -82,6 +89,11 @@ fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
+/// Of these only constants come here, and what is no text is cast as DataFusion casts it.
+fn is_moment(target: &PgType) -> bool {
+    matches!(target, PgType::Date | PgType::Time | PgType::Timestamp | PgType::Timestamptz)
+}
+
 fn is_list_cast(source: &DataType, target: &PgType) -> bool {
     matches!(source, DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..))
         && matches!(target, PgType::Array(_))
@@ -91,14 +103,14 @@ fn is_list_cast(source: &DataType, target: &PgType) -> bool {
 ///
 /// # Errors
 /// 22P02 and 22003 for what the type cannot be.
-pub fn cast_array(array: &ArrayRef, target: &PgType) -> Result<ArrayRef> {
+pub fn cast_array(array: &ArrayRef, target: &PgType, settings: ValueSettings) -> Result<ArrayRef> {
     if !is_text(array.data_type()) {
         let strict = CastOptions { safe: false, ..CastOptions::default() };
         return Ok(cast_with_options(array, &target.arrow(), &strict)?);
     }
     let text = cast(array, &DataType::Utf8View)?;
     let text = text.as_string_view();
-    let mut builder = ColumnBuilder::new(target);
+    let mut builder = ColumnBuilder::new(target).with_settings(settings);
     for row in 0..text.len() {
         if text.is_null(row) {
             builder.append_null();

@@ -1,54 +1,17 @@
 //! Sorts the parser's statements into [`StatementKind`], and says no to what only PostgreSQL has.
 
 use datafusion::sql::sqlparser::ast::{
-    self, CloseCursor, CopySource, CopyTarget, DiscardObject, Expr, FetchDirection, ObjectName, ObjectType, Set,
-    Statement as Parsed, TableObject, Value, ValueWithSpan,
+    self, CloseCursor, CopySource, CopyTarget, DiscardObject, Expr, ObjectName, ObjectType, Set, Statement as Parsed,
+    TableObject, Value,
 };
-use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use crate::catalog::system::SYSTEM_SCHEMA;
 use crate::error::{Code, Error, Result};
 use crate::sql::dialect::LookasideDialect;
 use crate::sql::explain::{ExplainOptions, explain_options};
-use crate::sql::{FetchCount, Statement, StatementKind};
-use crate::sql_name::{fold, fold_ident};
-
-/// Statements that the parser does not know: FETCH without a count, SHOW of what only we have.
-pub fn without_parser(tokens: &[TokenWithSpan]) -> Result<Option<StatementKind>> {
-    let words: Vec<&Token> = tokens
-        .iter()
-        .map(|token| &token.token)
-        .filter(|token| !matches!(token, Token::Whitespace(_) | Token::EOF))
-        .collect();
-    let word = |index: usize| match words.get(index) {
-        Some(Token::Word(word)) => Some(word),
-        _ => None,
-    };
-    let Some(first) = word(0) else { return Ok(None) };
-    match (first.keyword, words.len()) {
-        (Keyword::FETCH, 2) | (Keyword::FETCH, 3) => {
-            let named = word(words.len() - 1);
-            let is_direction =
-                words.len() == 3 && !matches!(word(1).map(|w| w.keyword), Some(Keyword::FROM | Keyword::IN));
-            match named {
-                Some(name) if !is_direction => {
-                    let cursor = fold(&name.value, name.quote_style.is_some());
-                    Ok(Some(StatementKind::Fetch { cursor, count: FetchCount::Rows(1) }))
-                }
-                _ => Ok(None),
-            }
-        }
-        (Keyword::FETCH, _)
-            if words.iter().any(|token| matches!(token, Token::Word(w) if w.keyword == Keyword::WITH)) =>
-        {
-            Err(Error::unsupported("FETCH … WITH (timeout = …) is not available yet"))
-        }
-        _ if first.value.eq_ignore_ascii_case("move") => Err(Error::unsupported("MOVE is not available yet")),
-        _ => Ok(None),
-    }
-}
+use crate::sql::{Statement, StatementKind, TransactionModes};
+use crate::sql_name::fold_ident;
 
 /// Sorts one parsed statement.
 pub fn classify(parsed: Parsed) -> Result<StatementKind> {
@@ -66,18 +29,21 @@ pub fn classify(parsed: Parsed) -> Result<StatementKind> {
             StatementKind::DropView { names, if_exists }
         }
         Parsed::Declare { stmts } => declare(stmts)?,
-        Parsed::Fetch { name, direction, into: None, .. } => {
-            StatementKind::Fetch { cursor: fold_ident(&name), count: fetch_count(&direction)? }
-        }
         Parsed::Close { cursor } => StatementKind::Close {
             cursor: match cursor {
                 CloseCursor::All => None,
                 CloseCursor::Specific { name } => Some(fold_ident(&name)),
             },
         },
-        Parsed::StartTransaction { .. } => StatementKind::Begin,
-        Parsed::Commit { .. } => StatementKind::Commit,
-        Parsed::Rollback { savepoint: None, .. } => StatementKind::Rollback,
+        Parsed::StartTransaction { modes, .. } => StatementKind::Begin { modes: transaction_modes(&modes) },
+        Parsed::Commit { chain: false, .. } => StatementKind::Commit,
+        Parsed::Rollback { savepoint: None, chain: false } => StatementKind::Rollback,
+        Parsed::Commit { .. } | Parsed::Rollback { savepoint: None, .. } => {
+            return Err(Error::unsupported("AND CHAIN is not supported").with_hint("Write BEGIN behind it."));
+        }
+        Parsed::Savepoint { name } => StatementKind::Savepoint { name: fold_ident(&name) },
+        Parsed::ReleaseSavepoint { name } => StatementKind::Release { name: fold_ident(&name) },
+        Parsed::Rollback { savepoint: Some(name), .. } => StatementKind::RollbackTo { name: fold_ident(&name) },
         Parsed::Prepare { name, data_types, statement } => StatementKind::Prepare {
             name: fold_ident(&name),
             types: data_types,
@@ -108,7 +74,14 @@ pub fn classify(parsed: Parsed) -> Result<StatementKind> {
                 name => StatementKind::Show { name: name.to_string() },
             }
         }
-        Parsed::Discard { object_type } => StatementKind::Discard { all: matches!(object_type, DiscardObject::ALL) },
+        Parsed::Discard { object_type } => StatementKind::Discard {
+            what: match object_type {
+                DiscardObject::ALL => "ALL",
+                DiscardObject::PLANS => "PLANS",
+                DiscardObject::SEQUENCES => "SEQUENCES",
+                DiscardObject::TEMP => "TEMP",
+            },
+        },
         other => return Err(refuse(&other)),
     })
 }
@@ -235,31 +208,13 @@ fn declare(statements: Vec<ast::Declare>) -> Result<StatementKind> {
     }
 }
 
-fn fetch_count(direction: &FetchDirection) -> Result<FetchCount> {
-    match direction {
-        FetchDirection::Next | FetchDirection::Forward { limit: None } => Ok(FetchCount::Rows(1)),
-        FetchDirection::All | FetchDirection::ForwardAll => Ok(FetchCount::All),
-        FetchDirection::Count { limit } | FetchDirection::Forward { limit: Some(limit) } => match number(limit) {
-            Some(rows) => Ok(FetchCount::Rows(rows)),
-            None => Err(Error::new(Code::SyntaxError, format!("FETCH takes a whole number, not {limit}"))),
-        },
-        FetchDirection::Prior
-        | FetchDirection::First
-        | FetchDirection::Last
-        | FetchDirection::Absolute { .. }
-        | FetchDirection::Relative { .. }
-        | FetchDirection::Backward { .. }
-        | FetchDirection::BackwardAll => {
-            Err(Error::new(Code::ObjectNotReady, "cursor can only scan forward").with_hint("Use FETCH FORWARD."))
-        }
-    }
-}
-
-fn number(value: &ValueWithSpan) -> Option<u64> {
-    match &value.value {
-        Value::Number(number, _) => number.parse().ok(),
-        _ => None,
-    }
+fn transaction_modes(modes: &[ast::TransactionMode]) -> TransactionModes {
+    let setting = |mode: &ast::TransactionMode| match mode {
+        ast::TransactionMode::AccessMode(ast::TransactionAccessMode::ReadOnly) => ("read_only", "on".to_string()),
+        ast::TransactionMode::AccessMode(ast::TransactionAccessMode::ReadWrite) => ("read_only", "off".to_string()),
+        ast::TransactionMode::IsolationLevel(level) => ("isolation", level.to_string().to_lowercase()),
+    };
+    modes.iter().map(setting).collect()
 }
 
 fn set_statement(set: Set) -> Result<StatementKind> {
@@ -275,12 +230,12 @@ fn set_statement(set: Set) -> Result<StatementKind> {
             Ok(StatementKind::Set { name: "client_encoding".into(), value: Some(charset_name.value), local: false })
         }
         Set::SetNamesDefault {} => Ok(StatementKind::Set { name: "client_encoding".into(), value: None, local: false }),
-        // Every statement here reads one moment of a stream: any isolation level is already kept.
-        Set::SetTransaction { .. } => Ok(StatementKind::Set {
-            name: "transaction_isolation".into(),
-            value: Some("read committed".into()),
-            local: true,
-        }),
+        Set::SetTransaction { snapshot: Some(_), .. } => {
+            Err(Error::unsupported("SET TRANSACTION SNAPSHOT is not supported"))
+        }
+        Set::SetTransaction { modes, session, .. } => {
+            Ok(StatementKind::SetTransaction { modes: transaction_modes(&modes), session })
+        }
         other => {
             Err(Error::unsupported(format!("SET {} is not supported", other.to_string().trim_start_matches("SET "))))
         }

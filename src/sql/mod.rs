@@ -1,11 +1,12 @@
 //! From text to [`Statement`]s: what a client may say, sorted by what the session does with it.
 //!
 //! `lookup_join.rs` is the clause that the parser lacks, `options.rs` the typed options behind `WITH`,
-//! `dialect.rs` PostgreSQL's dialect with Flink's time travel, `view.rs` the queries behind views' names, `rewrite.rs`
+//! `cursor.rs` FETCH and MOVE, `dialect.rs` PostgreSQL's dialect with Flink's time travel, `view.rs` the queries behind views' names, `rewrite.rs`
 //! and `function.rs` what is said differently to DataFusion.
 
 pub mod cast;
 mod classify;
+pub mod cursor;
 pub mod dialect;
 pub mod explain;
 pub mod function;
@@ -83,17 +84,33 @@ pub enum StatementKind {
         binary: bool,
         query: Box<Query>,
     },
-    Fetch {
-        cursor: String,
-        count: FetchCount,
-    },
+    /// FETCH and MOVE.
+    Fetch(cursor::Fetch),
     /// CLOSE of one cursor, or of all.
     Close {
         cursor: Option<String>,
     },
-    Begin,
+    Begin {
+        modes: TransactionModes,
+    },
     Commit,
     Rollback,
+    Savepoint {
+        name: String,
+    },
+    /// RELEASE SAVEPOINT.
+    Release {
+        name: String,
+    },
+    /// ROLLBACK TO SAVEPOINT.
+    RollbackTo {
+        name: String,
+    },
+    /// SET TRANSACTION, or with `session` SET SESSION CHARACTERISTICS.
+    SetTransaction {
+        modes: TransactionModes,
+        session: bool,
+    },
     Prepare {
         name: String,
         types: Vec<ast::DataType>,
@@ -121,18 +138,14 @@ pub enum StatementKind {
     Show {
         name: String,
     },
-    /// DISCARD ALL, which forgets settings and prepared statements as well.
+    /// DISCARD of what the word says: ALL forgets settings and prepared statements as well.
     Discard {
-        all: bool,
+        what: &'static str,
     },
 }
 
-/// How many rows FETCH asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FetchCount {
-    Rows(u64),
-    All,
-}
+/// What BEGIN and SET TRANSACTION say of a transaction: settings without what stands before their names.
+pub type TransactionModes = Vec<(&'static str, String)>;
 
 /// Reads all statements of a text; one that cannot be read fails them all, as in PostgreSQL.
 ///
@@ -157,7 +170,7 @@ pub fn parse(text: &str) -> Result<Vec<Statement>> {
 
 fn parse_one(whole: &str, text: String, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
     let (tokens, lookup_tables) = lookup_join::take_lookup_words(tokens);
-    if let Some(kind) = classify::without_parser(&tokens)? {
+    if let Some(kind) = cursor::parse_fetch(&tokens)? {
         return Ok(Statement { kind, text });
     }
     let dialect = LookasideDialect::default();

@@ -49,7 +49,7 @@ impl VisitorMut for CastRewriter {
                 let value = Expr::Value(typed.value.clone());
                 let data_type = typed.data_type.clone();
                 let Ok(pg_type) = pg_type_of(&data_type) else { return ControlFlow::Continue(()) };
-                if needs_function(&pg_type) {
+                if needs_function(&pg_type) || depends_on_settings(&pg_type) {
                     *expr = cast_call(value, &pg_type);
                 }
                 return ControlFlow::Continue(());
@@ -75,7 +75,7 @@ impl VisitorMut for CastRewriter {
         if let Some(number) = parameter_number(inner) {
             self.parameters.push((number, pg_type.clone()));
         }
-        if needs_function(&pg_type) {
+        if needs_function(&pg_type) || (depends_on_settings(&pg_type) && is_text_constant(inner)) {
             let inner = std::mem::replace(inner, null());
             *expr = cast_call(inner, &pg_type);
         }
@@ -148,6 +148,21 @@ fn needs_function(pg_type: &PgType) -> bool {
         | PgType::Time
         | PgType::Timestamp
         | PgType::Timestamptz => false,
+    }
+}
+
+/// Whether a text is read as the session's `DateStyle` and `TimeZone` say, of which DataFusion's CAST knows nothing.
+fn depends_on_settings(pg_type: &PgType) -> bool {
+    matches!(pg_type, PgType::Date | PgType::Time | PgType::Timestamp | PgType::Timestamptz)
+}
+
+fn is_text_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => {
+            matches!(value.value, Value::SingleQuotedString(_) | Value::EscapedStringLiteral(_))
+        }
+        Expr::Nested(inner) => is_text_constant(inner),
+        _ => false,
     }
 }
 
@@ -276,27 +291,35 @@ fn cast_name(function: &Function, or_type: impl Fn(&Expr, String) -> String) -> 
             list.args.as_slice()
         && let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(name), .. }) = name
     {
-        return or_type(value, name.trim_end_matches("[]").to_string());
+        let name =
+            PgType::parse(name.trim_end_matches("[]")).map_or_else(|_| name.clone(), |pg_type| internal_name(&pg_type));
+        return or_type(value, name);
     }
     CAST_FUNCTION.to_string()
 }
 
 /// The name of a type in PostgreSQL's own tables, which is what it calls the column of a cast.
 fn internal_type_name(data_type: &ast::DataType) -> String {
-    let internal = match pg_type_of(data_type) {
-        Ok(PgType::Bool) => "bool",
-        Ok(PgType::Int2) => "int2",
-        Ok(PgType::Int4) => "int4",
-        Ok(PgType::Int8) => "int8",
-        Ok(PgType::Float4) => "float4",
-        Ok(PgType::Float8) => "float8",
-        Ok(PgType::Numeric { .. }) => "numeric",
-        Ok(PgType::Time) => "time",
-        Ok(PgType::Timestamp) => "timestamp",
-        Ok(PgType::Timestamptz) => "timestamptz",
-        Ok(PgType::Char) => "char",
-        Ok(other) => return other.to_string(),
-        Err(_) => return data_type.to_string().split('(').next().unwrap_or_default().trim().to_lowercase(),
+    match pg_type_of(data_type) {
+        Ok(pg_type) => internal_name(&pg_type),
+        Err(_) => data_type.to_string().split('(').next().unwrap_or_default().trim().to_lowercase(),
+    }
+}
+
+fn internal_name(pg_type: &PgType) -> String {
+    let internal = match pg_type {
+        PgType::Bool => "bool",
+        PgType::Int2 => "int2",
+        PgType::Int4 => "int4",
+        PgType::Int8 => "int8",
+        PgType::Float4 => "float4",
+        PgType::Float8 => "float8",
+        PgType::Numeric { .. } => "numeric",
+        PgType::Time => "time",
+        PgType::Timestamp => "timestamp",
+        PgType::Timestamptz => "timestamptz",
+        PgType::Char => "char",
+        other => return other.to_string(),
     };
     internal.to_string()
 }

@@ -26,3 +26,5 @@ mod store_postgres_scan;
 mod support;
 mod system;
 mod system_http;
+mod wire;
+mod wire_values;

@@ -132,7 +132,7 @@ async fn portals_give_exactly_as_many_rows_as_are_asked_for() {
 
     // Outside of a transaction Sync closes portals; inside, they live on.
     client.send(Messages::default().execute("", 1).sync()).await;
-    assert_eq!(client.until_ready().await, ["E ERROR 34000 cursor \"\" does not exist", "Z I"]);
+    assert_eq!(client.until_ready().await, ["E ERROR 34000 portal \"\" does not exist", "Z I"]);
     client.query("BEGIN").await;
     client.send(Messages::default().bind("p", "s", &[], &[]).execute("p", 1).sync()).await;
     assert_eq!(client.until_ready().await, ["2", "D 1", "s", "Z T"]);
@@ -153,7 +153,7 @@ async fn statements_and_portals_are_described() {
     for (sql, described) in [
         ("SET application_name TO 'x'", "n"),
         ("", "n"),
-        ("SHOW TimeZone", "T timezone:25"),
+        ("SHOW TimeZone", "T TimeZone:25"),
         ("EXPLAIN SELECT 1", "T QUERY PLAN:25"),
         ("INSERT INTO inbox VALUES (1)", "n"),
     ] {
@@ -185,8 +185,8 @@ async fn errors_of_the_extended_query_skip_to_sync() {
     let wrong = [
         (Messages::default().bind("", "nobody", &[], &[]), "26000 prepared statement \"nobody\" does not exist"),
         (Messages::default().describe('S', "nobody"), "26000 prepared statement \"nobody\" does not exist"),
-        (Messages::default().describe('P', "nobody"), "34000 cursor \"nobody\" does not exist"),
-        (Messages::default().execute("nobody", 0), "34000 cursor \"nobody\" does not exist"),
+        (Messages::default().describe('P', "nobody"), "34000 portal \"nobody\" does not exist"),
+        (Messages::default().execute("nobody", 0), "34000 portal \"nobody\" does not exist"),
         (
             Messages::default().parse("", "SELECT 1; SELECT 2"),
             "42601 cannot insert multiple commands into a prepared statement",
@@ -251,15 +251,15 @@ async fn failed_transaction_takes_nothing_but_its_end() {
 #[tokio::test]
 async fn settings_are_reported_and_rolled_back() {
     let (_server, mut client) = start().await;
-    let set = ["S application_name=a", "C SET", "Z I"];
+    let set = ["C SET", "S application_name=a", "Z I"];
     assert_eq!(client.query("SET application_name TO 'a'").await, set);
     client.query("BEGIN").await;
-    assert_eq!(client.query("SET TimeZone = 'Europe/Berlin'").await, ["S TimeZone=Europe/Berlin", "C SET", "Z T"]);
-    let shown = ["T timezone:25", "D Europe/Berlin", "C SHOW", "Z T"];
+    assert_eq!(client.query("SET TimeZone = 'Europe/Berlin'").await, ["C SET", "S TimeZone=Europe/Berlin", "Z T"]);
+    let shown = ["T TimeZone:25", "D Europe/Berlin", "C SHOW", "Z T"];
     assert_eq!(client.query("SHOW timezone").await, shown);
-    assert_eq!(client.query("ROLLBACK").await, ["S TimeZone=UTC", "C ROLLBACK", "Z I"]);
+    assert_eq!(client.query("ROLLBACK").await, ["C ROLLBACK", "S TimeZone=UTC", "Z I"]);
     assert_eq!(client.query("SHOW application_name").await[1], "D a");
-    assert_eq!(client.query("RESET application_name").await, ["S application_name", "C RESET", "Z I"]);
+    assert_eq!(client.query("RESET application_name").await, ["C RESET", "S application_name", "Z I"]);
     let fixed = "E ERROR 55P02 parameter \"server_version\" cannot be changed";
     assert_eq!(client.query("SET server_version = '9'").await, [fixed, "Z I"]);
     let unknown = "E ERROR 42704 unrecognized configuration parameter \"no_such\"";

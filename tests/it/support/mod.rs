@@ -5,3 +5,4 @@ pub mod lookaside;
 pub mod postgres;
 pub mod process;
 pub mod raw;
+pub mod script;
