@@ -227,6 +227,11 @@ impl Connection {
     /// Ends the transaction of a message or a pipeline, and tells that the next may come.
     pub(super) async fn end_message(&mut self) -> Result<(), Ended> {
         let (wire, session, stop) = self.parts();
+        if !session.has_rows_to_publish() {
+            // There is nothing to wait for, and so nothing that could still be stopped.
+            session.end_message().await?;
+            return self.ready().await;
+        }
         match stop.guard(wire, session.end_message()).await.and_then(|ended| Ok(ended?)) {
             Err(Ended::Failed(error)) => self.wire.send_failure("ERROR", &error)?,
             ended => ended?,
