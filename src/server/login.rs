@@ -39,9 +39,13 @@ pub async fn log_in(socket: TcpStream, address: IpAddr, shared: &Shared) -> Opti
         let speaks_tls = shared.tls.is_some() && begins_with_tls(&socket).await;
         let mut entry = Entry { wire: Wire::new(socket), address, shared, is_encrypted: false };
         match entry.log_in(speaks_tls).await {
-            Ok(granted) => {
-                let Granted { session, backend, place } = granted?;
+            Ok(Some(Granted { session, backend, place })) => {
                 Some(LoggedIn { wire: entry.wire, session, backend, place })
+            }
+            Ok(None) => {
+                // Who has asked over TLS could take a bare end of the connection for a line that was cut.
+                let _ = entry.wire.finish().await;
+                None
             }
             Err(Ended::Failed(error) | Ended::Broken(Broken::Protocol(error))) => {
                 tracing::debug!(%error, %address, "log-in refused");

@@ -182,7 +182,8 @@ impl Wire {
                 return Err(Broken::Gone);
             }
         }
-        Ok(())
+        // TLS takes what it cannot write yet: a client that reads slowly would wait for it for ever.
+        Ok(self.socket.flush().await?)
     }
 
     /// As [`Wire::flush`], and then the end: no message is behind this one.
@@ -221,4 +222,23 @@ fn failure_fields(severity: &str, error: &Error) -> Vec<(u8, String)> {
     fields.extend(error.hint().map(|hint| (b'H', hint.to_string())));
     fields.extend(error.position().map(|position| (b'P', position.to_string())));
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn flush_leaves_nothing_in_what_buffers_below() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut wire = Wire::new(tokio::io::BufWriter::new(near));
+        wire.output.extend_from_slice(b"all of it");
+        wire.flush().await.unwrap();
+        let mut read = [0; 9];
+        tokio::select! {
+            biased;
+            all = far.read_exact(&mut read) => assert_eq!(all.unwrap(), 9),
+            () = std::future::ready(()) => panic!("nothing was written"),
+        }
+    }
 }
