@@ -34,7 +34,7 @@ use crate::sql::cast::PgCast;
 use crate::sql::relation::{HintedRelations, PostgresTypes};
 use crate::sql::system_time::SystemTime;
 use crate::sql::{function, rewrite, star, system_time, view};
-use backend::{SignalBackend, Sleep};
+use backend::{SignalBackend, Sleep, UnlockAll};
 use invalidate::Invalidate;
 use warm::Warm;
 
@@ -97,6 +97,7 @@ impl Engine {
                 ScalarUDF::from(SignalBackend::new(Signal::Cancel, &catalog)),
                 ScalarUDF::from(SignalBackend::new(Signal::Terminate, &catalog)),
                 AsyncScalarUDF::new(Arc::new(Sleep::new())).into_scalar_udf(),
+                ScalarUDF::from(UnlockAll::new()),
                 AsyncScalarUDF::new(Arc::new(Warm::new(engine.clone()))).into_scalar_udf(),
             ];
             Engine { catalog, state: with_functions(state, functions) }

@@ -255,6 +255,7 @@ impl Session {
             }
             StatementKind::Execute { name, parameters } => self.execute_named(name, parameters).await,
             StatementKind::Deallocate { name } => self.deallocate(name.as_deref()),
+            StatementKind::Unlisten => Ok(Executed::done("UNLISTEN")),
             StatementKind::Set { name, value, local } => self.set(name, value.as_deref(), *local),
             StatementKind::Reset { name } => {
                 match name {
