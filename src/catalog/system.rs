@@ -17,8 +17,8 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::running::RunningQuery;
-use super::{Catalog, Lookup, Relation, Stream};
-use crate::error::Result;
+use super::{Catalog, Lookup, Relation, Stream, Viewer};
+use crate::error::{Error, Result};
 use crate::lookup::LookupCounters;
 use crate::pg_type::{PgType, UTC};
 
@@ -63,17 +63,26 @@ impl SystemView {
         Ok(empty?.schema())
     }
 
-    fn rows(self, catalog: &Catalog) -> Result<RecordBatch> {
+    /// What the viewer may see: of queries his own, unless he is an administrator.
+    fn rows(self, catalog: &Catalog, viewer: &Viewer) -> Result<RecordBatch> {
+        let rights = &viewer.rights;
         match self {
             SystemView::Streams => {
-                let of_streams = catalog.relations().filter_map(|(_, relation)| match relation {
-                    Relation::Stream(stream) => Some(stream.as_ref()),
-                    Relation::Lookup(_) => None,
+                let of_streams = catalog.relations().filter_map(|(name, relation)| match relation {
+                    Relation::Stream(stream) if rights.may_see(name) => Some(stream.as_ref()),
+                    Relation::Stream(_) | Relation::Lookup(_) => None,
                 });
                 streams(&of_streams.collect::<Vec<_>>())
             }
-            SystemView::Lookups => lookups(&catalog.lookups().collect::<Vec<_>>()),
-            SystemView::Queries => queries(&catalog.running().snapshot()),
+            SystemView::Lookups => {
+                let visible = catalog.lookups().filter(|lookup| rights.may_see(&lookup.definition().name));
+                lookups(&visible.collect::<Vec<_>>())
+            }
+            SystemView::Queries => {
+                let mut running = catalog.running().snapshot();
+                running.retain(|query| rights.admin || query.user == viewer.user);
+                queries(&running)
+            }
         }
     }
 }
@@ -120,12 +129,13 @@ impl TableProvider for SystemTable {
     /// Operators are made anew for each execution, so this is the moment at which the view is read.
     async fn scan(
         &self,
-        _session: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let rows = vec![vec![self.view.rows(&self.catalog)?]];
+        let viewer = Viewer::of(session.config_options()).ok_or_else(|| Error::internal("a view read by nobody"))?;
+        let rows = vec![vec![self.view.rows(&self.catalog, viewer)?]];
         Ok(MemorySourceConfig::try_new_exec(&rows, self.schema(), projection.cloned())?)
     }
 }

@@ -25,7 +25,7 @@ use futures::TryStreamExt;
 
 use crate::catalog::backends::Signal;
 use crate::catalog::running::QueryEntry;
-use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME, Viewer};
+use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME, Viewer, visible_to};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
 use crate::plan::check::check_streaming;
@@ -33,7 +33,8 @@ use crate::plan::with_rules;
 use crate::sql::cast::PgCast;
 use crate::sql::relation::{HintedRelations, PostgresTypes};
 use crate::sql::system_time::SystemTime;
-use crate::sql::{function, rewrite, star, system_time, view};
+use crate::sql::view::{self, ViewScope};
+use crate::sql::{function, rewrite, star, system_time};
 use backend::{SignalBackend, Sleep, UnlockAll};
 use invalidate::Invalidate;
 use warm::Warm;
@@ -112,6 +113,8 @@ impl Engine {
     fn state_of(&self, viewer: &Viewer) -> SessionState {
         let mut state = self.state.clone();
         state.config_mut().options_mut().extensions.insert(viewer.clone());
+        let visible = visible_to(state.catalog_list(), &viewer.rights);
+        state.register_catalog_list(visible);
         state
     }
 
@@ -123,7 +126,7 @@ impl Engine {
     pub async fn plan(&self, query: &Query, declared: &[Option<PgType>], viewer: &Viewer) -> Result<Planned> {
         let state = self.state_of(viewer);
         let mut query = query.clone();
-        view::inline_views(&mut query, &|name| self.catalog.view(name))?;
+        self.inline_views(&mut query, viewer)?;
         let notices = system_time::take_system_times(&mut query)?;
         star::refuse_natural_lookup_joins(&query)?;
         expand_stars(&state, &mut query).await?;
@@ -153,6 +156,15 @@ impl Engine {
             PgType::of_field(field)?;
         }
         Ok(Planned { plan, parameters, schema, endless, notices })
+    }
+
+    fn inline_views(&self, query: &mut Query, viewer: &Viewer) -> Result<()> {
+        let scope = ViewScope {
+            view: &|name| self.catalog.view(name),
+            readable: &viewer.rights.read,
+            view_schema: self.catalog.view_schema(),
+        };
+        view::inline_views(query, &scope)
     }
 
     /// Begins to run a planned query: from here on, `latest` is fixed and rows may come. `query` is its entry among

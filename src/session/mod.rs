@@ -25,6 +25,7 @@ use crate::catalog::{CATALOG_NAME, Rights, Viewer};
 use crate::engine::{Engine, Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
+use crate::source::push::PushStream;
 use crate::sql::cursor::Fetch;
 use crate::sql::{Statement, StatementKind, TransactionModes};
 pub use copy::CopyIn;
@@ -173,7 +174,8 @@ impl Session {
             | StatementKind::CopyOut { query, .. }
             | StatementKind::Declare { query, .. } => Some(self.engine.plan(query, declared, &self.viewer()).await?),
             StatementKind::Insert { stream, columns, source } => {
-                let query = insert::source_query(self.engine.catalog(), stream, columns, source)?;
+                let stream = self.writable(stream)?;
+                let query = insert::source_query(&stream, columns, source)?;
                 let planned = self.engine.plan(&query, declared, &self.viewer()).await?;
                 insert::refuse_endless(&planned)?;
                 Some(planned)
@@ -214,16 +216,15 @@ impl Session {
             }
             StatementKind::CopyIn { stream, columns, options } => {
                 self.refuse_read_only("COPY FROM")?;
-                let copy = {
-                    let settings = self.settings.values();
-                    CopyIn::try_new(self.engine.catalog(), stream, columns, options, settings)?
-                };
+                let settings = self.settings.values();
+                let copy = CopyIn::try_new(self.writable(stream)?, columns, options, settings)?;
                 Ok(Outcome::CopyIn(Box::new(copy)).into())
             }
             StatementKind::Insert { stream, columns, .. } => {
                 self.refuse_read_only("INSERT")?;
                 let rows = self.run(prepared, values).await?;
-                let (stream, batch) = insert::collect(self.engine.catalog(), stream, columns, rows).await?;
+                let stream = self.writable(stream)?;
+                let batch = insert::collect(&stream, columns, rows).await?;
                 let count = batch.num_rows();
                 self.take_rows(&stream, batch).await?;
                 Ok(Executed::done(format!("INSERT 0 {count}")))
@@ -306,6 +307,11 @@ impl Session {
     /// Closes a result and lets go of all it holds; no error if there is none.
     pub fn close_portal(&mut self, name: &str) {
         self.portals.remove(name);
+    }
+
+    /// The stream with this name, for rows to be put into.
+    fn writable(&self, stream: &ast::ObjectName) -> Result<Arc<PushStream>> {
+        self.engine.catalog().push_stream(stream, &self.rights)
     }
 
     async fn run(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Rows> {
