@@ -4,9 +4,8 @@
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
 //! kind means; `access` and `verifier` are who may come in. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
 //! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
-//! lookup join; `system` shows what all of them do, and what runs (`running`) on
-//! which connections (`backends`). `viewer` is who asks, `visible`
-//! what is there for him.
+//! lookup join; `system` shows what all of them do, and what runs (`running`) on which connections (`backends`). `viewer`
+//! is who asks, `visible` what is there for him.
 
 mod access;
 pub mod backends;
@@ -74,9 +73,9 @@ pub struct Catalog {
     relations: BTreeMap<String, Relation>,
     views: RwLock<BTreeMap<String, StoredView>>,
     running: Arc<RunningQueries>,
+    backends: Arc<Backends>,
     /// Another name of the schema of streams and lookup tables, for the tables in views: see [`Catalog::view_schema`].
     view_schema: String,
-    backends: Arc<Backends>,
     server: ServerDefinition,
     users: Vec<UserDefinition>,
     grants: Vec<GrantDefinition>,

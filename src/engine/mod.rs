@@ -35,7 +35,7 @@ use crate::sql::relation::{HintedRelations, PostgresTypes};
 use crate::sql::system_time::SystemTime;
 use crate::sql::view::{self, ViewScope};
 use crate::sql::{function, rewrite, star, system_time};
-use backend::{SignalBackend, Sleep};
+use backend::{SignalBackend, Sleep, UnlockAll};
 use invalidate::Invalidate;
 use warm::Warm;
 
@@ -98,6 +98,7 @@ impl Engine {
                 ScalarUDF::from(SignalBackend::new(Signal::Cancel, &catalog)),
                 ScalarUDF::from(SignalBackend::new(Signal::Terminate, &catalog)),
                 AsyncScalarUDF::new(Arc::new(Sleep::new())).into_scalar_udf(),
+                ScalarUDF::from(UnlockAll::new()),
                 AsyncScalarUDF::new(Arc::new(Warm::new(engine.clone()))).into_scalar_udf(),
             ];
             Engine { catalog, state: with_functions(state, functions) }

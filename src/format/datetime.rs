@@ -83,7 +83,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn invalid(&self) -> ValueError {
-        ValueError::syntax(self.type_name, self.text)
+        ValueError { code: Code::InvalidDatetimeFormat, ..ValueError::syntax(self.type_name, self.text) }
     }
 
     fn out_of_range(&self, what: &str) -> ValueError {
@@ -220,7 +220,10 @@ impl<'a> Reader<'a> {
         }
         let offset = time_zone::offset_seconds(word).map_err(|error| match error {
             time_zone::OffsetError::Syntax => self.invalid(),
-            time_zone::OffsetError::Range => self.out_of_range("time zone displacement out of range"),
+            time_zone::OffsetError::Range => ValueError {
+                code: Code::InvalidTimeZoneDisplacement,
+                ..self.out_of_range("time zone displacement out of range")
+            },
         })?;
         fields.zone = Some(Zone::Offset(offset));
         Ok(())
@@ -395,6 +398,9 @@ mod tests {
             assert_eq!(read(text, style, Tz::Europe__Berlin), Ok(moment), "{style}: {text}");
         }
         assert_eq!(read("2003-01-02 11:34:56.5", "ISO", Tz::UTC), Ok(moment), "of the session's zone");
+        // Summer is summer in ten thousand years.
+        let summer = read("12000-06-01 04:00:00Z", "ISO", Tz::UTC);
+        assert_eq!(read("12000-06-01 00:00:00", "ISO", Tz::America__New_York), summer);
     }
 
     #[test]
@@ -402,7 +408,7 @@ mod tests {
         for text in
             ["2003-01-02 12:34 12:35", "12:34", "2003-01 12:34", "Jan 2003", "2003-01-02 CET", "2003-13-01x", "1 2 3 4"]
         {
-            assert_eq!(read(text, "ISO", Tz::UTC).unwrap_err().code, Code::InvalidTextRepresentation, "{text}");
+            assert_eq!(read(text, "ISO", Tz::UTC).unwrap_err().code, Code::InvalidDatetimeFormat, "{text}");
         }
         for text in ["13/12/2003", "2003-00-01", "2003-01-02 13:00 pm", "2003-02-29"] {
             assert_eq!(read(text, "ISO, MDY", Tz::UTC).unwrap_err().code, Code::DatetimeOverflow, "{text}");

@@ -4,6 +4,7 @@ use datafusion::arrow::datatypes::IntervalMonthDayNano;
 
 use crate::error::Code;
 use crate::format::number::trim;
+use crate::format::settings::IntervalStyle;
 use crate::format::text::{ValueError, excerpt};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -14,15 +15,15 @@ const DAYS_PER_MONTH: i64 = 30;
 /// `1 year 2 mons -3 days 04:05:06.789`, `@ 1 day ago`, `1-2 3 4:05:06`, `P1Y2M3DT4H5M6S`; fractions of every unit.
 ///
 /// # Errors
-/// 22P02 for what is no interval, 22015 for parts that PostgreSQL cannot hold, 22008 for those that Arrow cannot.
-pub(crate) fn interval(text: &str) -> Result<IntervalMonthDayNano, ValueError> {
+/// 22007 for what is no interval, 22015 for parts that PostgreSQL cannot hold, 22008 for those that Arrow cannot.
+pub(crate) fn interval(text: &str, style: IntervalStyle) -> Result<IntervalMonthDayNano, ValueError> {
     let trimmed = trim(text);
     let parts = match trimmed.strip_prefix('P') {
         Some(designated) => iso_8601(designated),
-        None => worded(trimmed),
+        None => worded(trimmed, style),
     };
     let parts = parts.map_err(|refusal| match refusal {
-        Refusal::Syntax => ValueError::syntax("interval", text),
+        Refusal::Syntax => ValueError { code: Code::InvalidDatetimeFormat, ..ValueError::syntax("interval", text) },
         Refusal::Overflow => {
             ValueError::new(Code::IntervalOverflow, format!("interval field value out of range: \"{}\"", excerpt(text)))
         }
@@ -178,7 +179,7 @@ impl Number {
 }
 
 /// PostgreSQL's own form and that of the SQL standard. Read from the end, as what a number counts is told behind it.
-fn worded(text: &str) -> Result<Parts, Refusal> {
+fn worded(text: &str, style: IntervalStyle) -> Result<Parts, Refusal> {
     let mut words = split_words(text);
     words.retain(|word| *word != "@");
     let is_ago = words.last().is_some_and(|word| word.eq_ignore_ascii_case("ago"));
@@ -188,6 +189,10 @@ fn worded(text: &str) -> Result<Parts, Refusal> {
     if words.is_empty() {
         return Err(Refusal::Syntax);
     }
+    // In the standard's form a sign at the beginning, if it is the only one, is that of all parts.
+    let has_sign = |word: &&str| word.starts_with(['-', '+']);
+    let is_negative =
+        style == IntervalStyle::SqlStandard && words[0].starts_with('-') && !words.iter().skip(1).any(has_sign);
     let mut parts = Parts::default();
     let mut seen: Vec<Unit> = vec![];
     // What a number without a unit counts: seconds, and days before a time of day.
@@ -224,6 +229,9 @@ fn worded(text: &str) -> Result<Parts, Refusal> {
     }
     if unit_awaits_number {
         return Err(Refusal::Syntax);
+    }
+    if is_negative {
+        parts = Parts { months: -parts.months.abs(), days: -parts.days.abs(), micros: -parts.micros.abs() };
     }
     if is_ago { parts.negated() } else { Ok(parts) }
 }
@@ -356,7 +364,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> (i32, i32, i64) {
-        let read = interval(text).unwrap();
+        let read = interval(text, IntervalStyle::Postgres).unwrap();
         (read.months, read.days, read.nanoseconds / 1000)
     }
 
@@ -379,6 +387,14 @@ mod tests {
     }
 
     #[test]
+    fn one_sign_is_that_of_all_parts_in_the_form_of_the_standard() {
+        let read = interval("-1 4:05:06", IntervalStyle::SqlStandard).unwrap();
+        assert_eq!((read.days, read.nanoseconds), (-1, -14_706_000_000_000));
+        let read = interval("-1 +4:05:06", IntervalStyle::SqlStandard).unwrap();
+        assert_eq!((read.days, read.nanoseconds), (-1, 14_706_000_000_000));
+    }
+
+    #[test]
     fn fractions_go_down_to_smaller_units() {
         assert_eq!(read("1.5 years"), (18, 0, 0));
         assert_eq!(read("1.5 months"), (1, 15, 0));
@@ -394,11 +410,15 @@ mod tests {
     fn what_is_no_interval_is_refused() {
         for text in ["", "ago", "one day", "1 day 1 day", "day 1", "1:2:3:4", "P", "P1", "P1X", "1 fortnight", "5 6 s"]
         {
-            assert_eq!(interval(text).unwrap_err().code, Code::InvalidTextRepresentation, "{text}");
+            assert_eq!(
+                interval(text, IntervalStyle::Postgres).unwrap_err().code,
+                Code::InvalidDatetimeFormat,
+                "{text}"
+            );
         }
-        assert_eq!(interval("3000000000 days").unwrap_err().code, Code::IntervalOverflow);
-        assert_eq!(interval("1:60").unwrap_err().code, Code::IntervalOverflow);
+        assert_eq!(interval("3000000000 days", IntervalStyle::Postgres).unwrap_err().code, Code::IntervalOverflow);
+        assert_eq!(interval("1:60", IntervalStyle::Postgres).unwrap_err().code, Code::IntervalOverflow);
         // PostgreSQL counts microseconds, Arrow nanoseconds.
-        assert_eq!(interval("3000000 hours").unwrap_err().code, Code::DatetimeOverflow);
+        assert_eq!(interval("3000000 hours", IntervalStyle::Postgres).unwrap_err().code, Code::DatetimeOverflow);
     }
 }

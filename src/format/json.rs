@@ -82,7 +82,12 @@ impl JsonDecoder {
 }
 
 pub(crate) fn in_column(name: &str, error: ValueError) -> ValueError {
-    ValueError { message: format!("column \"{name}\": {}", error.message), ..error }
+    // A malformed row is 22P02, whatever is malformed in it.
+    let code = match error.code {
+        Code::InvalidDatetimeFormat => Code::InvalidTextRepresentation,
+        code => code,
+    };
+    ValueError { code, message: format!("column \"{name}\": {}", error.message) }
 }
 
 /// Takes the raw text of each declared field out of an object.

@@ -22,7 +22,7 @@ mod record;
 mod row;
 pub mod settings;
 pub mod text;
-mod time_zone;
+pub(crate) mod time_zone;
 
 use std::path::PathBuf;
 

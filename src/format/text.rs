@@ -130,7 +130,7 @@ pub(crate) fn parse<'a>(pg_type: &PgType, text: &'a str, settings: &ValueSetting
         PgType::Timestamptz => Value::Timestamp(datetime::timestamptz(text, settings)?),
         PgType::Uuid => Value::Text(Cow::Owned(literal::uuid(text)?)),
         PgType::Json | PgType::Jsonb => Value::Text(Cow::Borrowed(literal::json(text)?)),
-        PgType::Interval => Value::Interval(interval::interval(text)?),
+        PgType::Interval => Value::Interval(interval::interval(text, settings.interval_style)?),
         PgType::Name => Value::Text(Cow::Borrowed(literal::name(text)?)),
         PgType::Char => Value::Text(Cow::Borrowed(literal::single_byte(text)?)),
         PgType::Oid => Value::Oid(number::oid(text)?),

@@ -102,11 +102,11 @@ fn dates_and_times_are_read_to_the_microsecond() {
     assert_refused("date", "2024-02-30", "22008", "date/time field value out of range: \"2024-02-30\"");
     assert_refused("date", "0000-01-01", "22008", "date/time field value out of range: \"0000-01-01\"");
     assert_refused("date", "infinity", "22008", "infinity is not supported for type date");
-    assert_refused("date", "12:00", "22P02", "invalid input syntax for type date: \"12:00\"");
+    assert_refused("date", "12:00", "22007", "invalid input syntax for type date: \"12:00\"");
     assert_refused("time", "25:00", "22008", "date/time field value out of range: \"25:00\"");
     assert_refused("time", "24:00", "22008", "date/time field value out of range: \"24:00\"");
     assert_refused("timestamp", "-infinity", "22008", "infinity is not supported for type timestamp");
-    assert_refused("timestamp", "2024-02-29x", "22P02", "invalid input syntax for type timestamp: \"2024-02-29x\"");
+    assert_refused("timestamp", "2024-02-29x", "22007", "invalid input syntax for type timestamp: \"2024-02-29x\"");
     assert_refused("timestamp", "294248-01-01", "22008", "timestamp out of range: \"294248-01-01\"");
     assert_eq!(read("date", "4714-11-24 BC").unwrap(), "-4713-11-24");
     assert_refused("date", "4714-11-23 BC", "22008", "date out of range: \"4714-11-23 BC\"");
@@ -131,10 +131,10 @@ fn zones_count_from_utc() {
         assert_eq!(read("timestamptz", text).unwrap(), noon, "{text}");
     }
     let text = "2024-02-29 12:00:00+16";
-    assert_refused("timestamptz", text, "22008", &format!("time zone displacement out of range: \"{text}\""));
+    assert_refused("timestamptz", text, "22009", &format!("time zone displacement out of range: \"{text}\""));
     for text in ["2024-02-29 12:00:00+", "2024-02-29 12:00:00+02:3", "2024-02-29 12:00 Mars", "now-ish"] {
         let message = format!("invalid input syntax for type timestamp with time zone: \"{text}\"");
-        assert_refused("timestamptz", text, "22P02", &message);
+        assert_refused("timestamptz", text, "22007", &message);
     }
 }
 

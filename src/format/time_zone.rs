@@ -1,6 +1,6 @@
 //! Time zones as they stand in dates and times: distances from UTC, abbreviations, and names.
 
-use chrono::{DateTime, LocalResult, NaiveDateTime, Offset, TimeDelta, TimeZone};
+use chrono::{DateTime, Datelike, LocalResult, NaiveDate, NaiveDateTime, Offset, TimeDelta, TimeZone};
 use chrono_tz::Tz;
 
 /// What a text says of where its clock hangs.
@@ -80,7 +80,7 @@ impl Zone {
             Zone::Named(Tz::UTC) => return Some(0),
             Zone::Named(zone) => zone,
         };
-        let local = DateTime::from_timestamp_micros(micros)?.naive_utc();
+        let local = DateTime::from_timestamp_micros(with_known_rules(micros))?.naive_utc();
         let seconds = |local: NaiveDateTime| match zone.offset_from_local_datetime(&local) {
             LocalResult::Single(offset) => Some(i64::from(offset.fix().local_minus_utc())),
             LocalResult::Ambiguous(_, later) => Some(i64::from(later.fix().local_minus_utc())),
@@ -89,6 +89,34 @@ impl Zone {
         // No zone ever skipped more than a day.
         let before = || local.checked_sub_signed(TimeDelta::days(1)).and_then(seconds);
         seconds(local).or_else(before)
+    }
+}
+
+/// A moment of a year whose rules are known, with the same day of the week, month and day: for moments so late that tables of
+/// zones have ended, as today's rules go on for ever.
+pub(crate) fn with_known_rules(micros: i64) -> i64 {
+    const MICROS_PER_DAY: i64 = 86_400_000_000;
+    /// In which the calendar repeats itself.
+    const DAYS_OF_400_YEARS: i64 = 146_097;
+    /// The year in which they are taken to end.
+    const END_OF_TABLES: i32 = 2100;
+    /// Every kind of year is among 28.
+    const MODEL_YEARS: std::ops::Range<i32> = 2010..2038;
+    let day = micros.div_euclid(MICROS_PER_DAY);
+    let cycles = (day / DAYS_OF_400_YEARS - 1).max(0);
+    let new_year = |year: i32| NaiveDate::from_ymd_opt(year, 1, 1);
+    let Some(date) = NaiveDate::from_epoch_days((day - cycles * DAYS_OF_400_YEARS) as i32) else { return micros };
+    let year = date.year() + 400 * cycles as i32;
+    let model = MODEL_YEARS.filter_map(new_year).find(|model| {
+        new_year(date.year())
+            .is_some_and(|begin| begin.weekday() == model.weekday() && begin.leap_year() == model.leap_year())
+    });
+    match (model, new_year(date.year())) {
+        (Some(model), Some(begin)) if year >= END_OF_TABLES => {
+            let days = begin.signed_duration_since(model).num_days() + cycles * DAYS_OF_400_YEARS;
+            micros - days * MICROS_PER_DAY
+        }
+        _ => micros,
     }
 }
 

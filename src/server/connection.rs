@@ -196,6 +196,11 @@ impl Connection {
         (in_transaction, limit.filter(|_| self.is_idle))
     }
 
+    /// What has ended the statement, a cancel or its time-out, does not end what is left to do as well.
+    pub(super) fn forget_stop(&mut self) {
+        (self.statement, self.deadline) = (None, None);
+    }
+
     /// From now on the time-out of the statement that begins runs.
     pub(super) fn begin_deadline(&mut self) {
         self.deadline = self.session.settings().statement_timeout().map(|timeout| Instant::now() + timeout);
@@ -227,6 +232,11 @@ impl Connection {
     /// Ends the transaction of a message or a pipeline, and tells that the next may come.
     pub(super) async fn end_message(&mut self) -> Result<(), Ended> {
         let (wire, session, stop) = self.parts();
+        if !session.has_rows_to_publish() {
+            // There is nothing to wait for, and so nothing that could still be stopped.
+            session.end_message().await?;
+            return self.ready().await;
+        }
         match stop.guard(wire, session.end_message()).await.and_then(|ended| Ok(ended?)) {
             Err(Ended::Failed(error)) => self.wire.send_failure("ERROR", &error)?,
             ended => ended?,

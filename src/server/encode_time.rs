@@ -8,6 +8,7 @@ use chrono_tz::Tz;
 use datafusion::arrow::datatypes::TimeUnit;
 
 use crate::error::{Code, Error, Result};
+use crate::format::time_zone::with_known_rules;
 use crate::server::encode_text::write_integer;
 
 pub(super) const MICROS_PER_DAY: i64 = 86_400_000_000;
@@ -70,17 +71,6 @@ impl Civil {
             month,
             day: day_of_year - (153 * shifted_month + 2) / 5 + 1,
         }
-    }
-
-    /// Days since 1970: `days_from_civil` of the same source.
-    pub(super) fn days(self) -> i64 {
-        let year = if self.month <= 2 { self.year - 1 } else { self.year };
-        let era = year.div_euclid(400);
-        let year_of_era = year.rem_euclid(400);
-        let shifted_month = (self.month + 9) % 12;
-        let day_of_year = (153 * shifted_month + 2) / 5 + self.day - 1;
-        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-        era * 146_097 + day_of_era - 719_468
     }
 
     /// `YYYY-MM-DD`, with as many digits as the year needs, four at least. The caller adds [`Civil::write_era`].
@@ -173,12 +163,7 @@ pub(super) fn utc_offset(micros: i64, zone: Tz) -> i64 {
 
 /// What clocks in `zone` show at `micros` since 1970.
 pub(super) fn offset_in(micros: i64, zone: Tz) -> Option<<Tz as TimeZone>::Offset> {
-    // Chrono's years end before PostgreSQL's do. The calendar repeats every 400 years, and so do a zone's rules.
-    const MICROS_PER_CYCLE: i64 = 146_097 * MICROS_PER_DAY;
-    let instant = DateTime::from_timestamp_micros(micros).or_else(|| {
-        let cycles = micros.signum() * 150;
-        DateTime::from_timestamp_micros(micros - cycles * MICROS_PER_CYCLE)
-    });
+    let instant = DateTime::from_timestamp_micros(with_known_rules(micros));
     instant.map(|instant| zone.offset_from_utc_datetime(&instant.naive_utc()))
 }
 

@@ -216,7 +216,8 @@ impl Session {
             }
             StatementKind::CopyIn { stream, columns, options } => {
                 self.refuse_read_only("COPY FROM")?;
-                let copy = CopyIn::try_new(self.writable(stream)?, columns, options, self.settings.values())?;
+                let settings = self.settings.values();
+                let copy = CopyIn::try_new(self.writable(stream)?, columns, options, settings)?;
                 Ok(Outcome::CopyIn(Box::new(copy)).into())
             }
             StatementKind::Insert { stream, columns, .. } => {
@@ -255,6 +256,7 @@ impl Session {
             }
             StatementKind::Execute { name, parameters } => self.execute_named(name, parameters).await,
             StatementKind::Deallocate { name } => self.deallocate(name.as_deref()),
+            StatementKind::Unlisten => Ok(Executed::done("UNLISTEN")),
             StatementKind::Set { name, value, local } => self.set(name, value.as_deref(), *local),
             StatementKind::Reset { name } => {
                 match name {

@@ -111,6 +111,14 @@ impl Session {
         }
     }
 
+    /// Whether the end of the message lets rows into their streams.
+    pub fn has_rows_to_publish(&self) -> bool {
+        match &self.transaction {
+            Transaction::Open(open) => matches!(open.block, Block::Message | Block::Pipeline) && !open.rows.is_empty(),
+            Transaction::Idle => false,
+        }
+    }
+
     /// Puts rows into a stream: at once, or at COMMIT.
     ///
     /// # Errors

@@ -54,7 +54,7 @@ impl ScalarUDFImpl for PgCast {
         let source = args.arg_fields.first().map_or(&DataType::Null, |field| field.data_type());
         if !is_text(source)
             && source != &DataType::Null
-            && !is_moment(&target)
+            && !is_of_constants(&target)
             && source != &target.arrow()
             && !is_list_cast(source, &target)
         {
@@ -90,8 +90,11 @@ fn is_text(data_type: &DataType) -> bool {
 }
 
 /// Of these only constants come here, and what is no text is cast as DataFusion casts it.
-fn is_moment(target: &PgType) -> bool {
-    matches!(target, PgType::Date | PgType::Time | PgType::Timestamp | PgType::Timestamptz)
+fn is_of_constants(target: &PgType) -> bool {
+    matches!(
+        target,
+        PgType::Date | PgType::Time | PgType::Timestamp | PgType::Timestamptz | PgType::Float4 | PgType::Float8
+    )
 }
 
 fn is_list_cast(source: &DataType, target: &PgType) -> bool {

@@ -124,6 +124,8 @@ pub enum StatementKind {
     Deallocate {
         name: Option<String>,
     },
+    /// UNLISTEN: nobody can listen, so there is nothing to end.
+    Unlisten,
     /// SET; `None` is DEFAULT.
     Set {
         name: String,

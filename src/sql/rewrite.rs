@@ -49,7 +49,7 @@ impl VisitorMut for CastRewriter {
                 let value = Expr::Value(typed.value.clone());
                 let data_type = typed.data_type.clone();
                 let Ok(pg_type) = pg_type_of(&data_type) else { return ControlFlow::Continue(()) };
-                if needs_function(&pg_type) || depends_on_settings(&pg_type) {
+                if needs_function(&pg_type) || is_read_by_function(&pg_type) {
                     *expr = cast_call(value, &pg_type);
                 }
                 return ControlFlow::Continue(());
@@ -75,7 +75,7 @@ impl VisitorMut for CastRewriter {
         if let Some(number) = parameter_number(inner) {
             self.parameters.push((number, pg_type.clone()));
         }
-        if needs_function(&pg_type) || (depends_on_settings(&pg_type) && is_text_constant(inner)) {
+        if needs_function(&pg_type) || (is_read_by_function(&pg_type) && is_text_constant(inner)) {
             let inner = std::mem::replace(inner, null());
             *expr = cast_call(inner, &pg_type);
         }
@@ -151,9 +151,13 @@ fn needs_function(pg_type: &PgType) -> bool {
     }
 }
 
-/// Whether a text is read as the session's `DateStyle` and `TimeZone` say, of which DataFusion's CAST knows nothing.
-fn depends_on_settings(pg_type: &PgType) -> bool {
-    matches!(pg_type, PgType::Date | PgType::Time | PgType::Timestamp | PgType::Timestamptz)
+/// Whether a constant's text is read by our function: as the session's `DateStyle` and `TimeZone` say, of which DataFusion's
+/// CAST knows nothing, and floats that are out of range with an error.
+fn is_read_by_function(pg_type: &PgType) -> bool {
+    matches!(
+        pg_type,
+        PgType::Date | PgType::Time | PgType::Timestamp | PgType::Timestamptz | PgType::Float4 | PgType::Float8
+    )
 }
 
 fn is_text_constant(expr: &Expr) -> bool {
