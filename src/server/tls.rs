@@ -67,7 +67,7 @@ fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    Ok(verifier.map_err(|error| unreadable(error.to_string()))?)
+    verifier.map_err(|error| unreadable(error.to_string()))
 }
 
 /// All certificates of a file, at least one.
