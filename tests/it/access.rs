@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::certificate::Certificates;
 use crate::support::lookaside::{Lookaside, engine, project};
-use crate::support::process::{Finished, Process, lookaside, run};
+use crate::support::process::{Finished, Process, catalog_file, lookaside, run};
 use crate::support::raw::{DEADLINE, Messages, RawClient};
 
 /// One user, ana, whose password is "sesame", and who may do everything.
@@ -207,6 +207,15 @@ async fn tls_from_the_first_byte_needs_the_protocols_name() {
         let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
         assert!(answer.contains(expected), "{answer:?}");
     }
+    // Who only came to cancel is told that this is the end, and not left to take it for a cut line.
+    let connector = TlsConnector::from(Arc::new(certificates.client(&["postgresql"])));
+    let socket = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
+    let mut socket = connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
+    let cancel = [16_i32, 80_877_102, 1, 2].map(i32::to_be_bytes).concat();
+    socket.write_all(&cancel).await.unwrap();
+    let mut rest = vec![];
+    let end = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut rest)).await.expect("an end in time");
+    assert_eq!((end.unwrap(), rest), (0, vec![]));
 }
 
 #[tokio::test]
@@ -349,4 +358,27 @@ async fn the_secured_example_works_as_it_says() {
     assert!(shown.stderr.contains("relation \"salaries\" does not exist"), "{}", shown.stderr);
     let shown = psql("root", "INSERT INTO salaries VALUES ('ana', 1)").await;
     assert_eq!(shown.stdout.trim(), "INSERT 0 1", "{}", shown.stderr);
+}
+
+#[tokio::test]
+async fn check_tells_who_may_do_what_and_what_is_wrong_with_tls() {
+    let verifier = scram_sha_256(b"sesame");
+    let catalog = format!(
+        "[server]\ntls_certificate = \"gone.crt\"\ntls_key = \"gone.key\"\n[user.ana]\npassword = \"{verifier}\"\n\
+         roles = [\"analyst\"]\n[user.root]\npassword = \"{verifier}\"\nroles = [\"boss\"]\n[role.boss]\nadmin = true\n\
+         [role.analyst]\nread = [\"clicks\", \"clics\"]\n[stream.clicks]\ntype = \"push\"\ncolumns = {{ id = \"bigint\" }}\n"
+    );
+    let (_folder, path) = catalog_file(&catalog);
+    let mut command = lookaside();
+    command.arg("check").arg(&path);
+    let shown = run(command).await;
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(
+        shown.stdout.contains("user ana: reads clicks, clics; writes nothing\nuser root: admin\n"),
+        "{}",
+        shown.stdout
+    );
+    assert!(shown.stderr.contains("\"clics\" in [role.analyst] is no stream"), "{}", shown.stderr);
+    assert!(shown.stderr.contains("gone.crt\" cannot be used"), "{}", shown.stderr);
+    assert!(!shown.stdout.contains("SCRAM") && !shown.stderr.contains("SCRAM"), "no verifier is shown");
 }
