@@ -54,6 +54,8 @@ pub struct ListenDefinition {
 pub struct StreamDefinition {
     pub name: String,
     pub origin: Origin,
+    /// What `\d+` and other tools show of it.
+    pub comment: Option<String>,
     pub on_malformed: OnMalformed,
     pub kind: StreamKind,
 }
@@ -106,6 +108,8 @@ pub struct ColumnDefinition {
 pub struct LookupDefinition {
     pub name: String,
     pub origin: Origin,
+    /// What `\d+` and other tools show of it.
+    pub comment: Option<String>,
     /// The `cache` of a file's policy is `None`: the store itself holds the whole file.
     pub policy: LookupPolicy,
     pub kind: LookupKind,
@@ -136,6 +140,8 @@ pub enum LookupKind {
 pub struct ConnectionDefinition {
     pub name: String,
     pub origin: Origin,
+    /// What tools show of it, as a foreign server.
+    pub comment: Option<String>,
     pub kind: ConnectionKind,
 }
 

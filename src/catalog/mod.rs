@@ -60,8 +60,16 @@ pub const SCHEMA_NAME: &str = "public";
 /// All that queries may name.
 pub struct Catalog {
     relations: BTreeMap<String, Relation>,
+    connections: Vec<Connection>,
     views: RwLock<BTreeMap<String, StoredView>>,
     running: Arc<RunningQueries>,
+}
+
+/// A connection as tools are told of it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub name: String,
+    pub comment: Option<String>,
 }
 
 /// A stream or a lookup table.
@@ -76,13 +84,22 @@ impl Catalog {
     /// # Errors
     /// Whatever is wrong with a definition beside its form: a generator's expression, a file that is not there.
     pub fn open(definition: definition::CatalogDefinition) -> Result<Arc<Self>, Vec<problem::Problem>> {
+        let told = |connection: &definition::ConnectionDefinition| Connection {
+            name: connection.name.clone(),
+            comment: connection.comment.clone(),
+        };
+        let connections = definition.connections.iter().map(told).collect();
         let relations = open::open(definition)?;
-        Ok(Arc::new(Catalog { relations, views: RwLock::default(), running: Arc::default() }))
+        Ok(Arc::new(Catalog { relations, connections, views: RwLock::default(), running: Arc::default() }))
     }
 
     /// Streams and lookup tables in the order of their names.
     pub fn relations(&self) -> impl Iterator<Item = (&str, &Relation)> {
         self.relations.iter().map(|(name, relation)| (name.as_str(), relation))
+    }
+
+    pub fn connections(&self) -> &[Connection] {
+        &self.connections
     }
 
     /// Lookup tables in the order of their names.
@@ -138,6 +155,12 @@ impl Catalog {
     pub fn view(&self, name: &str) -> Option<View> {
         let views = self.views.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         views.get(name).map(|stored| stored.view.clone())
+    }
+
+    /// All views, in the order of their names.
+    pub fn views(&self) -> Vec<(String, StoredView)> {
+        let views = self.views.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        views.iter().map(|(name, stored)| (name.clone(), stored.clone())).collect()
     }
 
     /// Keeps a view.

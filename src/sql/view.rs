@@ -7,9 +7,10 @@ use datafusion::sql::sqlparser::ast::{
     self, Expr, Ident, ObjectName, Query, TableAlias, TableFactor, VisitMut, VisitorMut,
 };
 
-use crate::catalog::View;
 use crate::catalog::system::SYSTEM_SCHEMA;
+use crate::catalog::{SCHEMA_NAME, View};
 use crate::error::{Code, Error, Result};
+use crate::pg_catalog::{INFORMATION_SCHEMA, PG_CATALOG, is_catalog_relation};
 use crate::sql_name::{fold_ident, relation_name};
 
 /// How deep views may refer to views.
@@ -94,10 +95,10 @@ impl VisitorMut for ViewInliner<'_> {
     }
 }
 
-/// Whether the name is one of the system's own schema, where nobody makes views.
+/// Whether the name is in one of the system's own schemas, where nobody makes views.
 fn is_system_name(name: &ObjectName) -> bool {
     let schema = name.0.iter().rev().nth(1).and_then(|part| part.as_ident());
-    schema.is_some_and(|schema| fold_ident(schema) == SYSTEM_SCHEMA)
+    schema.is_some_and(|schema| [SYSTEM_SCHEMA, PG_CATALOG, INFORMATION_SCHEMA].contains(&fold_ident(schema).as_str()))
 }
 
 fn options_on_view(view: &str, hint: &Expr) -> Error {
@@ -138,7 +139,9 @@ impl VisitorMut for Qualifier {
             let name = Ident::with_quote('"', table);
             *alias = Some(TableAlias { explicit: true, name, columns: vec![], at: None });
         }
-        name.0.insert(0, ast::ObjectNamePart::Identifier(Ident::new("public")));
+        let schema =
+            if is_catalog_relation(&relation_name(name).unwrap_or_default()) { PG_CATALOG } else { SCHEMA_NAME };
+        name.0.insert(0, ast::ObjectNamePart::Identifier(Ident::new(schema)));
         ControlFlow::Continue(())
     }
 }
