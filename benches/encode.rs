@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let batch = batch()?;
     let schema = batch.schema();
     for (name, format) in [("text", Format::Text), ("binary", Format::Binary)] {
-        let encoder = RowEncoder::try_new(&schema, &[format; 5])?;
+        let mut encoder = RowEncoder::try_new(&schema, &[format; 5])?;
         measure(&format!("encode_{name}_rows_per_second"), |out| encoder.encode(&batch, 0..ROWS, out))?;
     }
     for format in ["text", "csv", "binary"] {

@@ -233,7 +233,14 @@ impl TypePlanner for PostgresTypes {
         let pg_type = PgType::parse(&sql_type.to_string())?;
         match pg_type {
             // DataFusion's cast to the type that holds them would let anything through.
-            PgType::Bytea | PgType::Uuid | PgType::Json | PgType::Jsonb | PgType::Array(_) => {
+            PgType::Bytea
+            | PgType::Uuid
+            | PgType::Json
+            | PgType::Jsonb
+            | PgType::Name
+            | PgType::Char
+            | PgType::Oid
+            | PgType::Array(_) => {
                 let message = format!("a cast to {pg_type} is not available yet in {}'s expression", self.maker);
                 Err(Error::unsupported(message).into())
             }

@@ -45,8 +45,38 @@ pub enum PgType {
     /// Held as the text that came in.
     Json,
     Jsonb,
+    /// What PostgreSQL's own catalogs have: a text of at most 63 bytes.
+    Name,
+    /// `"char"`, of one byte: held as text.
+    Char,
+    /// The number of an object of PostgreSQL's catalogs.
+    Oid,
     Array(Box<PgType>),
 }
+
+/// Every type that is no array; numeric stands for all of its precisions and scales.
+const SCALARS: [PgType; 20] = [
+    PgType::Bool,
+    PgType::Int2,
+    PgType::Int4,
+    PgType::Int8,
+    PgType::Float4,
+    PgType::Float8,
+    PLAIN_NUMERIC,
+    PgType::Text,
+    PgType::Bytea,
+    PgType::Date,
+    PgType::Time,
+    PgType::Timestamp,
+    PgType::Timestamptz,
+    PgType::Interval,
+    PgType::Uuid,
+    PgType::Json,
+    PgType::Jsonb,
+    PgType::Name,
+    PgType::Char,
+    PgType::Oid,
+];
 
 impl PgType {
     /// Reads a type's name as it stands in a catalog file: `bigint`, `numeric(12,2)`, `text[]`.
@@ -84,6 +114,10 @@ impl PgType {
             "uuid" => PgType::Uuid,
             "json" => PgType::Json,
             "jsonb" => PgType::Jsonb,
+            "interval" => PgType::Interval,
+            "name" => PgType::Name,
+            "\"char\"" => PgType::Char,
+            "oid" => PgType::Oid,
             _ => return Err(unknown_type(&name)),
         };
         match arguments {
@@ -104,7 +138,10 @@ impl PgType {
             PgType::Float8 => DataType::Float64,
             PgType::Numeric { precision, scale } if *precision <= 38 => DataType::Decimal128(*precision, *scale),
             PgType::Numeric { precision, scale } => DataType::Decimal256(*precision, *scale),
-            PgType::Text | PgType::Uuid | PgType::Json | PgType::Jsonb => DataType::Utf8View,
+            PgType::Text | PgType::Uuid | PgType::Json | PgType::Jsonb | PgType::Name | PgType::Char => {
+                DataType::Utf8View
+            }
+            PgType::Oid => DataType::UInt32,
             PgType::Bytea => DataType::Binary,
             PgType::Date => DataType::Date32,
             PgType::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -119,7 +156,7 @@ impl PgType {
     pub fn field(&self, name: &str, nullable: bool) -> Field {
         let field = Field::new(name, self.arrow(), nullable);
         match self {
-            PgType::Uuid | PgType::Json | PgType::Jsonb => {
+            PgType::Uuid | PgType::Json | PgType::Jsonb | PgType::Name | PgType::Char | PgType::Oid => {
                 field.with_metadata([(METADATA_KEY.to_string(), self.to_string())].into())
             }
             _ => field,
@@ -200,6 +237,9 @@ impl PgType {
             PgType::Uuid => 2950,
             PgType::Json => 114,
             PgType::Jsonb => 3802,
+            PgType::Name => 19,
+            PgType::Char => 18,
+            PgType::Oid => 26,
             PgType::Array(element) => match element.as_ref() {
                 PgType::Bool => 1000,
                 PgType::Int2 => 1005,
@@ -218,38 +258,22 @@ impl PgType {
                 PgType::Uuid => 2951,
                 PgType::Json => 199,
                 PgType::Jsonb => 3807,
+                PgType::Name => 1003,
+                PgType::Char => 1002,
+                PgType::Oid => 1028,
             },
         }
     }
 
     /// The type with this number, for parameters. `None` where a client asks for one that we lack; 0 and 705 (unknown) are text.
     pub fn of_oid(oid: u32) -> Option<PgType> {
-        let scalar = [
-            PgType::Bool,
-            PgType::Int2,
-            PgType::Int4,
-            PgType::Int8,
-            PgType::Float4,
-            PgType::Float8,
-            PLAIN_NUMERIC,
-            PgType::Text,
-            PgType::Bytea,
-            PgType::Date,
-            PgType::Time,
-            PgType::Timestamp,
-            PgType::Timestamptz,
-            PgType::Interval,
-            PgType::Uuid,
-            PgType::Json,
-            PgType::Jsonb,
-        ];
         match oid {
-            // unknown, name, varchar, bpchar
-            0 | 705 | 19 | 1043 | 1042 => return Some(PgType::Text),
+            // unknown, varchar, bpchar
+            0 | 705 | 1043 | 1042 => return Some(PgType::Text),
             1015 | 1014 => return Some(PgType::Array(Box::new(PgType::Text))),
             _ => {}
         }
-        scalar.into_iter().find_map(|candidate| {
+        SCALARS.into_iter().find_map(|candidate| {
             if candidate.oid() == oid {
                 return Some(candidate);
             }
@@ -261,11 +285,12 @@ impl PgType {
     /// Bytes of a value in binary form, or -1 where that varies: `typlen` of `pg_type`.
     pub fn byte_len(&self) -> i16 {
         match self {
-            PgType::Bool => 1,
+            PgType::Bool | PgType::Char => 1,
             PgType::Int2 => 2,
-            PgType::Int4 | PgType::Float4 | PgType::Date => 4,
+            PgType::Int4 | PgType::Float4 | PgType::Date | PgType::Oid => 4,
             PgType::Int8 | PgType::Float8 | PgType::Time | PgType::Timestamp | PgType::Timestamptz => 8,
             PgType::Uuid | PgType::Interval => 16,
+            PgType::Name => 64,
             PgType::Numeric { .. } | PgType::Text | PgType::Bytea | PgType::Json | PgType::Jsonb | PgType::Array(_) => {
                 -1
             }
@@ -294,6 +319,9 @@ impl fmt::Display for PgType {
             PgType::Uuid => "uuid",
             PgType::Json => "json",
             PgType::Jsonb => "jsonb",
+            PgType::Name => "name",
+            PgType::Char => "\"char\"",
+            PgType::Oid => "oid",
             PgType::Array(element) => return write!(f, "{element}[]"),
         })
     }
@@ -324,6 +352,7 @@ fn unknown_type(name: &str) -> Error {
         "date",
         "double precision",
         "integer",
+        "interval",
         "json",
         "jsonb",
         "numeric",
@@ -360,6 +389,10 @@ mod tests {
             "uuid[]",
             "timestamptz",
             "double  precision",
+            "interval[]",
+            "name",
+            "\"char\"",
+            "oid[]",
         ] {
             let pg_type = PgType::parse(name).unwrap();
             assert_eq!(PgType::of_field(&pg_type.field("c", true)).unwrap(), pg_type, "{name}");
@@ -379,8 +412,10 @@ mod tests {
 
     #[test]
     fn oids_lead_back_to_their_types() {
-        for pg_type in [PgType::Int4, PgType::Uuid, PgType::Array(Box::new(PgType::Jsonb))] {
-            assert_eq!(PgType::of_oid(pg_type.oid()), Some(pg_type));
+        for pg_type in SCALARS {
+            assert_eq!(PgType::of_oid(pg_type.oid()), Some(pg_type.clone()));
+            let array = PgType::Array(Box::new(pg_type));
+            assert_eq!(PgType::of_oid(array.oid()), Some(array));
         }
         assert_eq!(PgType::of_oid(600), None);
     }

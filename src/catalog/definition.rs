@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub use super::access::{GrantDefinition, ListenDefinition, ServerDefinition, TlsDefinition, UserDefinition};
 pub use crate::format::{FileData, FileFormat, OnMalformed};
 use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
@@ -17,8 +18,11 @@ pub struct CatalogDefinition {
     pub streams: Vec<StreamDefinition>,
     pub lookups: Vec<LookupDefinition>,
     pub connections: Vec<ConnectionDefinition>,
-    /// Where to serve, unless the command line says otherwise.
-    pub listen: Option<ListenDefinition>,
+    pub server: ServerDefinition,
+    /// None: everybody is let in.
+    pub users: Vec<UserDefinition>,
+    /// What roles name and no file declares.
+    pub grants: Vec<GrantDefinition>,
 }
 
 impl CatalogDefinition {
@@ -40,14 +44,6 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
     }
-}
-
-/// `[server] listen`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenDefinition {
-    /// A name or an address, `HOST:PORT`; an IPv6 address stands in brackets.
-    pub address: String,
-    pub origin: Origin,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::connection_section::read_connection;
-use super::definition::{CatalogDefinition, ListenDefinition, Origin};
+use super::definition::{CatalogDefinition, Origin};
 use super::lookup_section::read_lookup;
 use super::problem::{Complaint, Problem, SourceText, nearest};
 use super::reading::{Reading, Text};
 use super::section::Section;
+use super::server_section::read_server;
 use super::stream_section::read_stream;
+use super::user_section::{Role, WrittenUser, grants_beside, read_role, read_user, resolve_users};
 
 /// Reads catalog files, which form one catalog, with the variables of this process.
 ///
@@ -75,6 +77,7 @@ fn read_sources(
     }
     let mut problems = problems.into_inner();
     problems.extend(collected.dangling_references());
+    problems.extend(collected.resolve_rights());
     if problems.is_empty() {
         return Ok(collected.catalog);
     }
@@ -92,13 +95,19 @@ struct Collected {
     connections: Vec<Declared>,
     /// Connections that lookup tables name.
     references: Vec<Text>,
+    /// Where `[server]` stands.
+    server: Option<Origin>,
+    users: Vec<WrittenUser>,
+    user_names: Vec<Declared>,
+    roles: Vec<Role>,
+    role_names: Vec<Declared>,
     /// A file that is not TOML may declare anything.
     is_partial: bool,
 }
 
 struct Declared {
     name: String,
-    /// "stream", "lookup table" or "connection".
+    /// "stream", "lookup table", "connection", "user" or "role".
     what: &'static str,
     origin: Origin,
 }
@@ -114,20 +123,33 @@ impl Collected {
         let root = Section::root(reading, table.get_ref());
         root.check_keys();
         if let Some(server) = root.section("server", "server") {
-            server.check_keys();
-            self.read_listen(&server);
+            self.read_server(&server);
         }
-        for (name, section) in objects(&root, "connection", "connection.X") {
+        self.read_tables(&root);
+        for (name, section) in objects(&root, "user", "user.X") {
+            if declare(&mut self.user_names, "user", &name, &section) {
+                self.users.extend(read_user(&name, &section));
+            }
+        }
+        for (name, section) in objects(&root, "role", "role.X") {
+            if declare(&mut self.role_names, "role", &name, &section) {
+                self.roles.push(read_role(&name, &section));
+            }
+        }
+    }
+
+    fn read_tables(&mut self, root: &Section) {
+        for (name, section) in objects(root, "connection", "connection.X") {
             if declare(&mut self.connections, "connection", &name, &section) {
                 self.catalog.connections.extend(read_connection(&name, &section));
             }
         }
-        for (name, section) in objects(&root, "stream", "stream.X") {
+        for (name, section) in objects(root, "stream", "stream.X") {
             if declare(&mut self.tables, "stream", &name, &section) {
                 self.catalog.streams.extend(read_stream(&name, &section));
             }
         }
-        for (name, section) in objects(&root, "lookup", "lookup.X") {
+        for (name, section) in objects(root, "lookup", "lookup.X") {
             if declare(&mut self.tables, "lookup table", &name, &section) {
                 let (lookup, reference) = read_lookup(&name, &section);
                 self.catalog.lookups.extend(lookup);
@@ -136,19 +158,25 @@ impl Collected {
         }
     }
 
-    fn read_listen(&mut self, server: &Section) {
-        let Some(listen) = server.text("listen") else { return };
-        if let Some(earlier) = &self.catalog.listen {
-            let message = format!("\"listen\" is already set at {}", earlier.origin);
-            return server.complain_of("listen", Complaint::new(message));
+    fn read_server(&mut self, section: &Section) {
+        if let Some(earlier) = self.server.replace(section.origin.clone()) {
+            return section.complain(Complaint::new(format!("[server] is already declared at {earlier}")));
         }
-        let is_address =
-            listen.value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if !is_address {
-            let message = format!("\"{}\" in [server] is not an address to listen on", listen.shown);
-            server.complain_of("listen", Complaint::new(message).with_hint("Write HOST:PORT, as \"127.0.0.1:7432\"."));
+        self.catalog.server = read_server(section);
+    }
+
+    /// What can be told only when all files have been read: who has which rights.
+    fn resolve_rights(&mut self) -> Vec<Problem> {
+        let is_table = |name: &str| self.tables.iter().any(|table| table.name == name);
+        self.catalog.grants = grants_beside(&self.roles, &is_table).collect();
+        match resolve_users(std::mem::take(&mut self.users), &self.roles) {
+            Ok(users) => {
+                self.catalog.users = users;
+                vec![]
+            }
+            Err(_) if self.is_partial => vec![],
+            Err(problems) => problems,
         }
-        self.catalog.listen = Some(ListenDefinition { address: listen.value, origin: listen.origin });
     }
 
     fn dangling_references(&self) -> Vec<Problem> {
@@ -191,7 +219,7 @@ fn declare(declared: &mut Vec<Declared>, what: &'static str, name: &str, section
         let complaint =
             Complaint::new(format!("name \"{name}\" is already taken by the {} at {}", earlier.what, earlier.origin));
         section.complain(match what {
-            "connection" => complaint,
+            "connection" | "user" | "role" => complaint,
             _ => complaint.with_hint("Streams and lookup tables share their names: rename one."),
         });
         return false;
@@ -268,6 +296,10 @@ fn first_declaration(table: &DeTable, path: &DeTable) -> Option<(String, usize)>
 #[cfg(test)]
 #[path = "file_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod access_tests;
 
 #[cfg(test)]
 #[path = "mistake_tests.rs"]

@@ -2,10 +2,11 @@
 //!
 //! `file` turns catalog files into a [`definition::CatalogDefinition`] or into a list of everything that is wrong with
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
-//! kind means. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
+//! kind means; `access` and `verifier` are who may come in. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
 //! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
 //! lookup join; `system` shows what all of them do, and what runs (`running`). `viewer` is who asks.
 
+mod access;
 mod columns;
 mod connection_section;
 pub mod definition;
@@ -22,10 +23,13 @@ mod provider;
 mod reading;
 pub mod running;
 mod section;
+mod server_section;
 mod simulated_section;
 mod stream_section;
 mod substitute;
 pub mod system;
+mod user_section;
+pub mod verifier;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +46,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use crate::error::{Code, Error, Result};
 use crate::source::push::PushStream;
 use crate::sql_name::relation_name;
+use definition::{GrantDefinition, ServerDefinition, UserDefinition};
 pub use open::Lookup;
 pub use provider::{LookupProvider, Stream, StreamProvider};
 use running::RunningQueries;
@@ -63,6 +68,9 @@ pub struct Catalog {
     connections: Vec<Connection>,
     views: RwLock<BTreeMap<String, StoredView>>,
     running: Arc<RunningQueries>,
+    server: ServerDefinition,
+    users: Vec<UserDefinition>,
+    grants: Vec<GrantDefinition>,
 }
 
 /// A connection as tools are told of it.
@@ -83,14 +91,48 @@ impl Catalog {
     ///
     /// # Errors
     /// Whatever is wrong with a definition beside its form: a generator's expression, a file that is not there.
-    pub fn open(definition: definition::CatalogDefinition) -> Result<Arc<Self>, Vec<problem::Problem>> {
+    pub fn open(mut definition: definition::CatalogDefinition) -> Result<Arc<Self>, Vec<problem::Problem>> {
+        let server = std::mem::take(&mut definition.server);
+        let users = std::mem::take(&mut definition.users);
+        let grants = std::mem::take(&mut definition.grants);
         let told = |connection: &definition::ConnectionDefinition| Connection {
             name: connection.name.clone(),
             comment: connection.comment.clone(),
         };
         let connections = definition.connections.iter().map(told).collect();
         let relations = open::open(definition)?;
-        Ok(Arc::new(Catalog { relations, connections, views: RwLock::default(), running: Arc::default() }))
+        let (views, running) = (RwLock::default(), Arc::default());
+        Ok(Arc::new(Catalog { relations, connections, views, running, server, users, grants }))
+    }
+
+    /// Where and how clients are served.
+    pub fn server(&self) -> &ServerDefinition {
+        &self.server
+    }
+
+    /// Who may log in; none: everybody.
+    pub fn users(&self) -> &[UserDefinition] {
+        &self.users
+    }
+
+    /// Rights over what is neither declared nor, by now, a view: most likely slips.
+    pub fn idle_grants(&self) -> Vec<problem::Problem> {
+        let views = self.views.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let known = || self.relations.keys().chain(views.keys()).map(String::as_str);
+        let idle = self.grants.iter().filter(|grant| !views.contains_key(&grant.relation));
+        idle.map(|grant| {
+            let message = format!(
+                "\"{}\" in {} is no stream, lookup table or view, so nothing is allowed by it",
+                grant.relation, grant.role
+            );
+            let complaint = problem::Complaint::new(message);
+            match problem::nearest(&grant.relation, known()) {
+                Some(nearest) => complaint.with_hint(format!("Perhaps you meant \"{nearest}\".")),
+                None => complaint,
+            }
+            .at(&grant.origin)
+        })
+        .collect()
     }
 
     /// Streams and lookup tables in the order of their names.

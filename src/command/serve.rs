@@ -30,7 +30,7 @@ pub async fn run(catalogs: &[PathBuf], listen: Option<String>, http: Option<Stri
             return 1;
         }
     };
-    let declared = definition.listen.as_ref().map(|listen| listen.address.clone());
+    let declared = definition.server.listen.as_ref().map(|listen| listen.address.clone());
     let listen = listen.or(declared).unwrap_or_else(|| DEFAULT_LISTEN.to_string());
     let engine = match open_engine(definition) {
         Ok(engine) => engine,

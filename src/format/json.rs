@@ -151,11 +151,19 @@ fn value<'a>(pg_type: &PgType, raw: &'a str) -> Result<Option<Value<'a>>, ValueE
         (PgType::Json | PgType::Jsonb, _) => text::parse(pg_type, raw)?,
         (PgType::Bool, "boolean") => Value::Bool(raw == "true"),
         (
-            PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Float4 | PgType::Float8 | PgType::Numeric { .. },
+            PgType::Int2
+            | PgType::Int4
+            | PgType::Int8
+            | PgType::Oid
+            | PgType::Float4
+            | PgType::Float8
+            | PgType::Numeric { .. },
             "number",
         ) => text::parse(pg_type, raw)?,
         (
             PgType::Text
+            | PgType::Name
+            | PgType::Char
             | PgType::Numeric { .. }
             | PgType::Date
             | PgType::Time

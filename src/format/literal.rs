@@ -32,6 +32,25 @@ pub(crate) fn text(text: &str) -> Result<&str, ValueError> {
     Ok(text)
 }
 
+/// As text, cut to the 63 bytes that PostgreSQL keeps of a name, never inside of a character.
+pub(crate) fn name(input: &str) -> Result<&str, ValueError> {
+    const MAX_NAME_BYTES: usize = 63;
+    text(input).map(|whole| &whole[..whole.floor_char_boundary(MAX_NAME_BYTES)])
+}
+
+/// The first character, if it is one byte long; a backslash and three octal digits stay as they are.
+///
+/// # Errors
+/// 22P02 for a character that one byte cannot hold in UTF-8.
+pub(crate) fn single_byte(input: &str) -> Result<&str, ValueError> {
+    let is_octal = input.len() == 4 && input.starts_with('\\') && input[1..].bytes().all(|b| matches!(b, b'0'..=b'7'));
+    match input.chars().next() {
+        _ if is_octal => Ok(input),
+        Some(first) if !first.is_ascii() => Err(ValueError::syntax("\"char\"", input)),
+        _ => text(&input[..input.len().min(1)]),
+    }
+}
+
 /// `\x00ff`, or PostgreSQL's older form with backslashes and octal numbers.
 pub(crate) fn bytea(text: &str) -> Result<Vec<u8>, ValueError> {
     match text.strip_prefix("\\x") {

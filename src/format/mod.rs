@@ -1,7 +1,7 @@
 //! From bytes to record batches, with the position of what is malformed.
 //!
 //! `record.rs` finds where records end, `fields.rs` takes them apart, and `json.rs`, `csv.rs` and `copy.rs` read rows
-//! with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs`, `literal.rs`). `row.rs` collects
+//! with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs`, `interval.rs`, `literal.rs`). `row.rs` collects
 //! the rows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
 //! not wait put it on a thread of its own.
 
@@ -11,9 +11,10 @@ pub mod csv;
 mod datetime;
 mod fields;
 mod file;
+pub(crate) mod interval;
 pub mod json;
 pub(crate) mod literal;
-mod number;
+pub(crate) mod number;
 mod parquet_file;
 mod record;
 mod row;

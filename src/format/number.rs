@@ -31,6 +31,22 @@ where
     })
 }
 
+/// A whole number of 32 bits; as in PostgreSQL a negative one stands for what it is without its sign.
+///
+/// # Errors
+/// 22P02 for what is no integer, 22003 for one that is out of range.
+pub(crate) fn oid(text: &str) -> Result<u32, ValueError> {
+    let number: i64 = integer("oid", text)?;
+    match (u32::try_from(number), i32::try_from(number)) {
+        (Ok(oid), _) => Ok(oid),
+        (_, Ok(negative)) => Ok(negative as u32),
+        _ => Err(ValueError::new(
+            Code::NumericOutOfRange,
+            format!("value \"{}\" is out of range for type oid", excerpt(text)),
+        )),
+    }
+}
+
 pub(crate) fn real(text: &str) -> Result<f32, ValueError> {
     let value = floating::<f32>("real", text)?;
     in_range("real", text, value.is_infinite(), value == 0.0)?;

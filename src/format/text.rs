@@ -9,13 +9,13 @@ use std::sync::Arc;
 use datafusion::arrow::array::{
     ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder,
     Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray,
-    NullBufferBuilder, StringViewBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    NullBufferBuilder, StringViewBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
 };
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use datafusion::arrow::datatypes::{FieldRef, i256};
+use datafusion::arrow::datatypes::{FieldRef, IntervalMonthDayNano, i256};
 
 use crate::error::{Code, Error};
-use crate::format::{datetime, literal, number};
+use crate::format::{datetime, interval, literal, number};
 use crate::pg_type::PgType;
 
 /// The most characters of a value that an error quotes.
@@ -76,6 +76,8 @@ pub(crate) enum Value<'a> {
     Time(i64),
     /// Microseconds since 1970-01-01 00:00, in UTC where there is a zone.
     Timestamp(i64),
+    Interval(IntervalMonthDayNano),
+    Oid(u32),
     List(Vec<Option<Value<'a>>>),
 }
 
@@ -96,6 +98,8 @@ impl Value<'_> {
             Value::Date(v) => Value::Date(v),
             Value::Time(v) => Value::Time(v),
             Value::Timestamp(v) => Value::Timestamp(v),
+            Value::Interval(v) => Value::Interval(v),
+            Value::Oid(v) => Value::Oid(v),
         }
     }
 }
@@ -103,8 +107,8 @@ impl Value<'_> {
 /// Reads `text` as PostgreSQL reads the input of `pg_type`.
 ///
 /// # Errors
-/// 22P02 for what is not of the type, 22003 and 22008 for what is out of its range, 0A000 for intervals and
-/// arrays of more than one dimension.
+/// 22P02 for what is not of the type, 22003 and 22008 for what is out of its range, 0A000 for arrays of more than one
+/// dimension.
 pub(crate) fn parse<'a>(pg_type: &PgType, text: &'a str) -> Result<Value<'a>, ValueError> {
     Ok(match pg_type {
         PgType::Bool => Value::Bool(literal::boolean(text)?),
@@ -125,9 +129,10 @@ pub(crate) fn parse<'a>(pg_type: &PgType, text: &'a str) -> Result<Value<'a>, Va
         PgType::Timestamptz => Value::Timestamp(datetime::timestamptz(text)?),
         PgType::Uuid => Value::Text(Cow::Owned(literal::uuid(text)?)),
         PgType::Json | PgType::Jsonb => Value::Text(Cow::Borrowed(literal::json(text)?)),
-        PgType::Interval => {
-            return Err(ValueError::new(Code::FeatureNotSupported, "values of type interval cannot be read from text"));
-        }
+        PgType::Interval => Value::Interval(interval::interval(text)?),
+        PgType::Name => Value::Text(Cow::Borrowed(literal::name(text)?)),
+        PgType::Char => Value::Text(Cow::Borrowed(literal::single_byte(text)?)),
+        PgType::Oid => Value::Oid(number::oid(text)?),
         PgType::Array(element) => Value::List(
             literal::array(text)?
                 .iter()
@@ -158,6 +163,7 @@ enum Column {
     Time(Time64MicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
     Interval(IntervalMonthDayNanoBuilder),
+    Oid(UInt32Builder),
     List(ListColumn),
 }
 
@@ -183,7 +189,10 @@ impl ColumnBuilder {
                 Column::Decimal128(Decimal128Builder::new().with_data_type(data_type))
             }
             PgType::Numeric { .. } => Column::Decimal256(Decimal256Builder::new().with_data_type(data_type)),
-            PgType::Text | PgType::Uuid | PgType::Json | PgType::Jsonb => Column::Text(StringViewBuilder::new()),
+            PgType::Text | PgType::Uuid | PgType::Json | PgType::Jsonb | PgType::Name | PgType::Char => {
+                Column::Text(StringViewBuilder::new())
+            }
+            PgType::Oid => Column::Oid(UInt32Builder::new()),
             PgType::Bytea => Column::Bytes(BinaryBuilder::new()),
             PgType::Date => Column::Date(Date32Builder::new()),
             PgType::Time => Column::Time(Time64MicrosecondBuilder::new()),
@@ -226,6 +235,7 @@ impl ColumnBuilder {
             Column::Time(builder) => builder.append_null(),
             Column::Timestamp(builder) => builder.append_null(),
             Column::Interval(builder) => builder.append_null(),
+            Column::Oid(builder) => builder.append_null(),
             Column::List(list) => {
                 list.ends.push(list.element.len() as i32);
                 list.nulls.append_null();
@@ -256,6 +266,8 @@ impl ColumnBuilder {
             (Column::Date(builder), Value::Date(value)) => builder.append_value(value),
             (Column::Time(builder), Value::Time(value)) => builder.append_value(value),
             (Column::Timestamp(builder), Value::Timestamp(value)) => builder.append_value(value),
+            (Column::Interval(builder), Value::Interval(value)) => builder.append_value(value),
+            (Column::Oid(builder), Value::Oid(value)) => builder.append_value(value),
             (Column::List(list), Value::List(values)) => return list.push(values),
             (_, value) => {
                 return Err(ValueError::new(
@@ -283,6 +295,7 @@ impl ColumnBuilder {
             Column::Time(builder) => builder.len(),
             Column::Timestamp(builder) => builder.len(),
             Column::Interval(builder) => builder.len(),
+            Column::Oid(builder) => builder.len(),
             Column::List(list) => list.ends.len(),
         }
     }
@@ -308,6 +321,7 @@ impl ColumnBuilder {
             Column::Time(builder) => Arc::new(builder.finish()),
             Column::Timestamp(builder) => Arc::new(builder.finish()),
             Column::Interval(builder) => Arc::new(builder.finish()),
+            Column::Oid(builder) => Arc::new(builder.finish()),
             Column::List(list) => list.finish(),
         }
     }

@@ -223,10 +223,12 @@ fn nulls_and_reuse_keep_the_type() {
 }
 
 #[test]
-fn intervals_are_refused() {
-    let error = ColumnBuilder::new(&PgType::Interval).append("1 day").unwrap_err();
-    assert_eq!(
-        (error.code.sqlstate(), error.message.as_str()),
-        ("0A000", "values of type interval cannot be read from text")
-    );
+fn types_of_catalogs_are_read_as_postgresql_reads_them() {
+    let long = "x".repeat(70);
+    assert_eq!(parse(&PgType::Name, &long).unwrap(), Value::Text(long[..63].into()));
+    assert_eq!(parse(&PgType::Char, "abc").unwrap(), Value::Text("a".into()));
+    assert_eq!(parse(&PgType::Oid, " 4294967295 ").unwrap(), Value::Oid(u32::MAX));
+    assert_eq!(parse(&PgType::Oid, "-1").unwrap(), Value::Oid(u32::MAX));
+    assert_eq!(parse(&PgType::Oid, "4294967296").unwrap_err().code, Code::NumericOutOfRange);
+    assert_eq!(parse(&PgType::Char, "é").unwrap_err().code, Code::InvalidTextRepresentation);
 }

@@ -135,7 +135,8 @@ fn family(pg_type: &PgType) -> Family {
         PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Float4 | PgType::Float8 | PgType::Numeric { .. } => {
             Family::Number
         }
-        PgType::Text => Family::Text,
+        PgType::Oid => Family::Number,
+        PgType::Text | PgType::Name | PgType::Char => Family::Text,
         PgType::Bytea => Family::Bytes,
         PgType::Date | PgType::Timestamp | PgType::Timestamptz => Family::Instant,
         PgType::Time => Family::Time,

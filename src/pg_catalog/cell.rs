@@ -133,7 +133,7 @@ fn empty_value(pg_type: &PgType) -> &'static str {
     match pg_type {
         PgType::Bool => "f",
         PgType::Array(_) => "{}",
-        PgType::Text => "",
+        PgType::Text | PgType::Name | PgType::Char => "",
         _ => "0",
     }
 }

@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
 use super::SystemCatalog;
@@ -146,12 +146,17 @@ impl ScalarUDFImpl for CatalogFunction {
         &self.signature
     }
 
-    fn return_type(&self, types: &[DataType]) -> DataFusionResult<DataType> {
-        if !self.body.arguments.contains(&types.len()) {
-            let error = format!("function {} does not take {} arguments", self.body.name, types.len());
+    fn return_type(&self, _types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok((self.body.gives)().arrow())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> DataFusionResult<FieldRef> {
+        let count = args.arg_fields.len();
+        if !self.body.arguments.contains(&count) {
+            let error = format!("function {} does not take {count} arguments", self.body.name);
             return Err(Error::new(Code::UndefinedFunction, error).into());
         }
-        Ok((self.body.gives)().arrow())
+        Ok(Arc::new((self.body.gives)().field(self.body.name, true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {

@@ -27,8 +27,10 @@ const TEXT: fn() -> PgType = || PgType::Text;
 const BOOL: fn() -> PgType = || PgType::Bool;
 const INT4: fn() -> PgType = || PgType::Int4;
 const INT8: fn() -> PgType = || PgType::Int8;
-const OID: fn() -> PgType = || PgType::Int8;
+const OID: fn() -> PgType = || PgType::Oid;
+const NAME: fn() -> PgType = || PgType::Name;
 const TEXTS: fn() -> PgType = || PgType::Array(Box::new(PgType::Text));
+const NAMES: fn() -> PgType = || PgType::Array(Box::new(PgType::Name));
 
 /// What nobody has said anything of here.
 const UNKNOWN: fn(&Call) -> Answer = |_| Ok(None);
@@ -38,18 +40,21 @@ const NO: fn(&Call) -> Answer = |_| Ok(Some("f".into()));
 pub(super) static BODIES: &[Body] = &[
     // Who asks, and whom.
     body("version", 0..=0, TEXT, version),
-    body("current_database", 0..=0, TEXT, |call| Ok(Some(call.moment.viewer.database.clone()))),
-    body("current_catalog", 0..=0, TEXT, |call| Ok(Some(call.moment.viewer.database.clone()))),
-    body("current_user", 0..=0, TEXT, |call| Ok(Some(call.moment.viewer.user.clone()))),
-    body("session_user", 0..=0, TEXT, |call| Ok(Some(call.moment.viewer.user.clone()))),
-    body("user", 0..=0, TEXT, |call| Ok(Some(call.moment.viewer.user.clone()))),
-    body("current_role", 0..=0, TEXT, |call| Ok(Some(call.moment.viewer.user.clone()))),
-    body("current_schema", 0..=0, TEXT, |_| Ok(Some("public".into()))),
-    body("current_schemas", 1..=1, TEXTS, |call| {
+    body("current_database", 0..=0, NAME, |call| Ok(Some(call.moment.viewer.database.clone()))),
+    body("current_catalog", 0..=0, NAME, |call| Ok(Some(call.moment.viewer.database.clone()))),
+    body("current_user", 0..=0, NAME, |call| Ok(Some(call.moment.viewer.user.clone()))),
+    body("session_user", 0..=0, NAME, |call| Ok(Some(call.moment.viewer.user.clone()))),
+    body("user", 0..=0, NAME, |call| Ok(Some(call.moment.viewer.user.clone()))),
+    body("current_role", 0..=0, NAME, |call| Ok(Some(call.moment.viewer.user.clone()))),
+    body("current_schema", 0..=0, NAME, |_| Ok(Some("public".into()))),
+    body("current_schemas", 1..=1, NAMES, |call| {
         Ok(Some(if call.is_true(0) { "{pg_catalog,public}" } else { "{public}" }.into()))
     }),
     body("pg_backend_pid", 0..=0, INT4, |call| Ok(call.moment.viewer.pid.map(|pid| pid.to_string()))),
     body("current_setting", 1..=2, TEXT, registered::setting),
+    body("set_config", 3..=3, TEXT, registered::keep_setting),
+    body("getdatabaseencoding", 0..=0, NAME, |_| Ok(Some("UTF8".into()))),
+    body("pg_client_encoding", 0..=0, NAME, |_| Ok(Some("UTF8".into()))),
     body("pg_is_in_recovery", 0..=0, BOOL, NO),
     body("pg_is_wal_replay_paused", 0..=0, BOOL, NO),
     body("inet_server_addr", 0..=0, TEXT, UNKNOWN),
@@ -65,12 +70,12 @@ pub(super) static BODIES: &[Body] = &[
             Ok(Some(format_type(call.oid(0)?, call.text(1).parse().unwrap_or(-1))))
         })
     },
-    body("pg_get_userbyid", 1..=1, TEXT, |call| {
+    body("pg_get_userbyid", 1..=1, NAME, |call| {
         let oid = call.oid(0)?;
         let name = call.moment.snapshot()?.role_name(oid).map(str::to_string);
         Ok(Some(name.unwrap_or_else(|| format!("unknown (OID={oid})"))))
     }),
-    body("pg_encoding_to_char", 1..=1, TEXT, |call| Ok(Some(if call.text(0) == "6" { "UTF8" } else { "" }.into()))),
+    body("pg_encoding_to_char", 1..=1, NAME, |call| Ok(Some(if call.text(0) == "6" { "UTF8" } else { "" }.into()))),
     body("pg_char_to_encoding", 1..=1, INT4, |call| {
         Ok(Some(if call.text(0).eq_ignore_ascii_case("utf8") { "6" } else { "-1" }.into()))
     }),
@@ -98,7 +103,9 @@ pub(super) static BODIES: &[Body] = &[
     body("regroleout", 1..=1, TEXT, registered::role_name),
     // What may be named without its schema.
     body("pg_table_is_visible", 1..=1, BOOL, |call| {
-        Ok(relation(call)?.map(|found| matches!(found.schema.as_ref(), "public" | "pg_catalog").to_string()))
+        // An index is where its table is.
+        let found = relation(call)?.or(keyed(call, Kind::KeyIndex)?);
+        Ok(found.map(|found| matches!(found.schema.as_ref(), "public" | "pg_catalog").to_string()))
     }),
     body("pg_type_is_visible", 1..=1, BOOL, YES),
     body("pg_function_is_visible", 1..=1, BOOL, YES),
@@ -169,6 +176,7 @@ pub(super) static BODIES: &[Body] = &[
     // Words.
     Body { nullable_from: 1, ..body("format", 1..=100, TEXT, registered::formatted) },
     body("quote_ident", 1..=1, TEXT, |call| Ok(Some(registered::quoted(call.text(0))))),
+    body("like_escape", 2..=2, TEXT, |call| Ok(Some(like_escape(call.text(0), call.text(1).chars().next())))),
     body("quote_literal", 1..=1, TEXT, |call| Ok(Some(format!("'{}'", call.text(0).replace('\'', "''"))))),
 ];
 
@@ -204,6 +212,8 @@ fn index(call: &Call) -> Answer {
     let column: usize = call.text(1).parse().unwrap_or(0);
     Ok(keyed(call, Kind::KeyIndex)?.and_then(|table| match column.checked_sub(1) {
         Some(position) => table.key_columns().nth(position).map(registered::quoted),
+        // Written for people, it names no schema that is searched anyway.
+        None if call.is_true(2) => Some(index_definition(table).replace(" ON public.", " ON ")),
         None => Some(index_definition(table)),
     }))
 }
@@ -219,6 +229,23 @@ fn own_arguments(call: &Call) -> Answer {
 
 fn size(call: &Call) -> Answer {
     registered::relation(call).map(|_| Some("0".into()))
+}
+
+/// A pattern of LIKE whose escape character is another than the backslash, with backslashes.
+fn like_escape(pattern: &str, escape: Option<char>) -> String {
+    let mut written = String::new();
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            escaping if Some(escaping) == escape => {
+                written.push('\\');
+                written.extend(characters.next());
+            }
+            '\\' => written.push_str("\\\\"),
+            other => written.push(other),
+        }
+    }
+    written
 }
 
 fn pretty_size(bytes: i64) -> String {
@@ -243,6 +270,13 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn escapes_of_like_become_backslashes() {
+        assert_eq!(like_escape("pg/_%", Some('/')), "pg\\_%");
+        assert_eq!(like_escape("a//b\\c", Some('/')), "a\\/b\\\\c");
+        assert_eq!(like_escape("a\\b", None), "a\\\\b");
     }
 
     #[test]

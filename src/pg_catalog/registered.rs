@@ -230,6 +230,18 @@ pub(super) fn formatted(call: &Call) -> Answer {
     Ok(Some(text))
 }
 
+/// `set_config(name, value, whether for the transaction only)`, as far as nothing has to change for it.
+pub(super) fn keep_setting(call: &Call) -> Answer {
+    let (name, value) = (call.text(0), call.text(1));
+    let settings = &call.moment.viewer.settings;
+    match settings.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+        Some((_, kept)) if kept.eq_ignore_ascii_case(value) => Ok(Some(kept.clone())),
+        Some(_) => Err(Error::unsupported(format!("set_config() cannot change \"{name}\" here"))
+            .with_hint(format!("Write SET {name} TO '{value}'."))),
+        None => Err(Error::new(Code::UndefinedObject, format!("unrecognized configuration parameter \"{name}\""))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

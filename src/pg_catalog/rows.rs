@@ -1,5 +1,9 @@
 //! The rows of `pg_catalog` that our own catalog makes.
 
+use chrono::{Offset, TimeZone, Utc};
+use chrono_tz::OffsetComponents;
+use chrono_tz::OffsetName;
+
 use super::SystemCatalog;
 use super::cell::{Cell, TableRows};
 use super::oids::{DATABASE, Kind, NAMESPACE_LOOKASIDE, OWNER, PG_CLASS, PG_FOREIGN_SERVER, POSTGRES_WRAPPER};
@@ -18,6 +22,7 @@ pub(super) async fn fill(name: &str, system: &SystemCatalog, viewer: &Viewer, ro
         "pg_database" => database(viewer, rows),
         "pg_settings" => settings(viewer, rows),
         "pg_proc" => functions(system, rows),
+        "pg_timezone_names" => time_zones(rows),
         "pg_class" => {
             let snapshot = system.snapshot(viewer).await?;
             snapshot.relations.iter().try_for_each(|relation| class(system, relation, rows))
@@ -130,6 +135,22 @@ fn settings(viewer: &Viewer, rows: &mut TableRows) -> Result<()> {
     })
 }
 
+fn time_zones(rows: &mut TableRows) -> Result<()> {
+    let now = Utc::now().naive_utc();
+    chrono_tz::TZ_VARIANTS.iter().try_for_each(|zone| {
+        let offset = zone.offset_from_utc_datetime(&now);
+        let seconds = offset.fix().local_minus_utc();
+        let sign = if seconds < 0 { "-" } else { "" };
+        let (hours, minutes) = (seconds.abs() / 3600, seconds.abs() / 60 % 60);
+        rows.push(&[
+            ("name", zone.name().into()),
+            ("abbrev", offset.abbreviation().unwrap_or_default().to_string().into()),
+            ("utc_offset", format!("{sign}{hours:02}:{minutes:02}:00").into()),
+            ("is_dst", (!offset.dst_offset().is_zero()).into()),
+        ])
+    })
+}
+
 /// The functions of the schema `lookaside`.
 fn functions(system: &SystemCatalog, rows: &mut TableRows) -> Result<()> {
     // text and "any": a table and any number of keys.
@@ -222,8 +243,16 @@ fn attribute(of: u32, relation: &RelationFacts, position: usize, number: usize, 
         ("attstorage", facts.storage.into()),
         ("attnotnull", column.not_null.into()),
         ("attislocal", true.into()),
-        ("attcollation", facts.collation.into()),
+        ("attcollation", collation_of(relation, facts.collation).into()),
     ])
+}
+
+/// PostgreSQL's own tables order their texts by code point, whatever the database does: collation "C".
+fn collation_of(relation: &RelationFacts, of_type: &'static str) -> &'static str {
+    match (relation.schema.as_ref(), relation.kind, of_type) {
+        ("pg_catalog", "r", "100") => "950",
+        _ => of_type,
+    }
 }
 
 fn description(relation: &RelationFacts, rows: &mut TableRows) -> Result<()> {

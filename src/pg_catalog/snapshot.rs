@@ -101,7 +101,7 @@ static DECLARED: LazyLock<Vec<RelationFacts>> = LazyLock::new(|| {
     RELATIONS.iter().map(relation).collect()
 });
 
-/// All relations that exist for somebody, and his roles.
+/// All relations that exist for somebody, and the users that he may know of.
 pub struct Snapshot {
     pub viewer: Viewer,
     pub relations: Vec<RelationFacts>,
@@ -164,8 +164,11 @@ impl SystemCatalog {
         }
         relations.extend(DECLARED.iter().cloned());
         let mut roles = vec![(OWNER, OWNER_NAME.to_string())];
-        if viewer.user != OWNER_NAME {
-            roles.push((self.oids.of(Kind::Role, &viewer.user), viewer.user.clone()));
+        let others = self.catalog.users().iter().map(|user| &user.name).filter(|_| viewer.rights.admin);
+        for name in std::iter::once(&viewer.user).chain(others) {
+            if roles.iter().all(|(_, known)| known != name) {
+                roles.push((self.oids.of(Kind::Role, name), name.clone()));
+            }
         }
         Ok(Snapshot { viewer: viewer.clone(), relations, roles })
     }

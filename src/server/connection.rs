@@ -1,36 +1,48 @@
-//! One client's connection: log-in, then the loop over its messages.
+//! One client's connection: the loop over its messages, once it has logged in.
 
-use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgwire::messages::response::{GssEncResponse, SslResponse};
-use pgwire::messages::startup::{
-    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey, Startup,
-};
-use pgwire::messages::{PgWireFrontendMessage, SslNegotiationMetaMessage};
+use pgwire::messages::PgWireFrontendMessage;
+use pgwire::messages::startup::ParameterStatus;
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Rights;
+use crate::catalog::Catalog;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
+use crate::server::accounts::Accounts;
 use crate::server::cancel::{CancelKey, CancelRegistry};
+use crate::server::doorway::Doorway;
+use crate::server::login::{LoggedIn, log_in};
+use crate::server::tls::Tls;
 use crate::server::wire::{Broken, Wire};
-use crate::session::Session;
 use crate::session::setting::Report;
-
-/// How long a client may take from connecting to the end of its log-in.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::session::{Session, TransactionStatus};
 
 /// What all connections share.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Shared {
     pub engine: Arc<Engine>,
     pub cancels: Arc<CancelRegistry>,
+    pub accounts: Arc<Accounts>,
+    /// `None`: no TLS.
+    pub tls: Option<Tls>,
+    /// Log-ins under way.
+    pub doorway: Arc<Doorway>,
+    /// For clients that have logged in.
+    pub places: Arc<Semaphore>,
     /// Cancelled when the server stops.
     pub shutdown: CancellationToken,
+}
+
+impl Shared {
+    pub fn catalog(&self) -> &Catalog {
+        self.engine.catalog()
+    }
 }
 
 /// A client that has logged in.
@@ -43,6 +55,10 @@ pub struct Connection {
     statement: Option<CancellationToken>,
     /// After an error in the extended protocol messages are skipped up to Sync.
     pub(super) skip_to_sync: bool,
+    idle_timeout: Option<Duration>,
+    /// Whether the client was told that the next statement may come, and has sent nothing since.
+    is_idle: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Why a statement has ended without its result.
@@ -68,24 +84,21 @@ impl From<Broken> for Ended {
 }
 
 /// Serves one client until it goes or the server stops.
-pub async fn serve(socket: TcpStream, shared: Shared) {
-    let mut wire = Wire::new(socket);
-    let login = tokio::time::timeout(LOGIN_TIMEOUT, log_in(&mut wire, &shared));
-    let logged_in = tokio::select! {
-        logged_in = login => logged_in,
-        () = shared.shutdown.cancelled() => return,
-    };
-    let (session, cancel_key) = match logged_in {
-        Ok(Ok(Some(logged_in))) => logged_in,
-        Ok(Err(Ended::Failed(error))) | Ok(Err(Ended::Broken(Broken::Protocol(error)))) => {
-            tracing::debug!(error = %error, "log-in refused");
-            let _ = farewell(&mut wire, &error).await;
-            return;
-        }
-        _ => return,
-    };
+pub async fn serve(socket: TcpStream, address: IpAddr, shared: Shared) {
+    let Some(LoggedIn { wire, session, cancel_key, place }) = log_in(socket, address, &shared).await else { return };
+    let idle_timeout = shared.catalog().server().idle_timeout;
     let shutdown = shared.shutdown.clone();
-    let mut connection = Connection { wire, session, shutdown, cancel_key, statement: None, skip_to_sync: false };
+    let mut connection = Connection {
+        wire,
+        session,
+        shutdown,
+        cancel_key,
+        statement: None,
+        skip_to_sync: false,
+        idle_timeout,
+        is_idle: true,
+        _place: place,
+    };
     match connection.run().await {
         Ended::Broken(Broken::Gone) => {}
         Ended::Broken(Broken::Protocol(error)) | Ended::Failed(error) => {
@@ -98,125 +111,26 @@ pub async fn serve(socket: TcpStream, shared: Shared) {
     }
 }
 
-/// Tells a client why it is not let in.
-pub async fn refuse(socket: TcpStream, error: Error) {
-    let _ = farewell(&mut Wire::new(socket), &error).await;
+/// Returns after this time; never, if there is none.
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn idle_error() -> Error {
+    Error::new(Code::IdleSessionTimeout, "terminating connection due to idle-session timeout")
 }
 
 fn shutdown_error() -> Error {
     Error::new(Code::AdminShutdown, "terminating connection due to administrator command")
 }
 
-/// A client that does not read its last message is not waited for.
-async fn farewell(wire: &mut Wire, error: &Error) -> Result<(), Broken> {
+/// Tells a client why the connection ends. One that does not read its last message is not waited for.
+pub async fn farewell(wire: &mut Wire, error: &Error) -> Result<(), Broken> {
     wire.send_failure("FATAL", error)?;
-    tokio::time::timeout(Duration::from_secs(1), wire.flush()).await.unwrap_or(Ok(()))
-}
-
-/// `None` for a client that came only to cancel another's statement.
-async fn log_in(wire: &mut Wire, shared: &Shared) -> Result<Option<(Session, CancelKey)>, Ended> {
-    let startup = loop {
-        match wire.next_message().await? {
-            PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::PostgresSsl(_)) => {
-                wire.send(&SslResponse::Refuse)?;
-                wire.flush().await?;
-            }
-            PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::PostgresGss(_)) => {
-                wire.send(&GssEncResponse::Refuse)?;
-                wire.flush().await?;
-            }
-            PgWireFrontendMessage::SslNegotiation(SslNegotiationMetaMessage::None) => wire.expect(false, true),
-            PgWireFrontendMessage::CancelRequest(request) => {
-                if let Some(secret) = request.secret_key.as_i32() {
-                    shared.cancels.cancel(request.pid, secret);
-                }
-                return Ok(None);
-            }
-            PgWireFrontendMessage::Startup(startup) => break startup,
-            _ => return Err(Error::new(Code::ProtocolViolation, "expected a startup message").into()),
-        }
-    };
-    wire.expect(false, false);
-    negotiate_version(wire, &startup)?;
-    let mut session = Session::new(Arc::clone(&shared.engine));
-    take_startup_parameters(&mut session, &startup.parameters)?;
-    let cancel_key = shared.cancels.register();
-    session.set_pid(cancel_key.pid);
-    wire.send(&Authentication::Ok)?;
-    send_reports(wire, session.settings().reported())?;
-    wire.send(&BackendKeyData::new(cancel_key.pid, SecretKey::I32(cancel_key.secret)))?;
-    wire.send_ready(session.transaction_status())?;
-    wire.flush().await?;
-    Ok(Some((session, cancel_key)))
-}
-
-/// Clients that ask for a newer minor version, or for its options, are told that this is 3.0.
-fn negotiate_version(wire: &mut Wire, startup: &Startup) -> Result<(), Ended> {
-    if startup.protocol_number_major != 3 {
-        let version = format!("{}.{}", startup.protocol_number_major, startup.protocol_number_minor);
-        return Err(Error::unsupported(format!("unsupported frontend protocol {version}: server supports 3.0")).into());
-    }
-    let options: Vec<String> = startup.parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned().collect();
-    if startup.protocol_number_minor > 0 || !options.is_empty() {
-        wire.send(&NegotiateProtocolVersion::new(3 << 16, options))?;
-    }
-    Ok(())
-}
-
-fn take_startup_parameters(session: &mut Session, parameters: &BTreeMap<String, String>) -> Result<()> {
-    let Some(user) = parameters.get("user").filter(|user| !user.is_empty()) else {
-        return Err(Error::new(Code::InvalidAuthorization, "no PostgreSQL user name specified in startup packet"));
-    };
-    let database = parameters.get("database").filter(|database| !database.is_empty()).unwrap_or(user);
-    session.set_client(user, database, Arc::new(Rights::all()));
-    for (name, value) in parameters {
-        match name.as_str() {
-            "user" | "database" => {}
-            "replication" if matches!(value.as_str(), "false" | "off" | "0" | "no") => {}
-            "replication" => return Err(Error::unsupported("replication connections are not supported")),
-            "options" => {
-                for (name, value) in command_line_settings(value)? {
-                    session.settings_mut().set(&name, Some(&value), false)?;
-                }
-            }
-            name if name.starts_with("_pq_.") => {}
-            name => {
-                session.settings_mut().set(name, Some(value), false)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// `-c name=value` and `--name=value`, blanks in values behind a backslash, as PostgreSQL takes them in `options`.
-fn command_line_settings(options: &str) -> Result<Vec<(String, String)>> {
-    let mut words = vec![String::new()];
-    let mut characters = options.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => words.last_mut().into_iter().for_each(|word| word.extend(characters.next())),
-            ' ' => words.push(String::new()),
-            other => words.last_mut().into_iter().for_each(|word| word.push(other)),
-        }
-    }
-    let mut settings = vec![];
-    let mut words = words.into_iter().filter(|word| !word.is_empty());
-    while let Some(word) = words.next() {
-        let assignment = match word.strip_prefix("--") {
-            Some(assignment) => Some(assignment.to_string()),
-            None if word == "-c" => words.next(),
-            None => word.strip_prefix("-c").map(str::to_string),
-        };
-        let pair = assignment.as_ref().and_then(|assignment| assignment.split_once('='));
-        let Some((name, value)) = pair else {
-            return Err(Error::new(
-                Code::SyntaxError,
-                format!("invalid command-line argument for server process: {word}"),
-            ));
-        };
-        settings.push((name.replace('-', "_"), value.to_string()));
-    }
-    Ok(settings)
+    tokio::time::timeout(Duration::from_secs(1), wire.finish()).await.unwrap_or(Ok(()))
 }
 
 /// Tells the client of settings.
@@ -238,6 +152,10 @@ impl Connection {
                     if let Err(broken) = self.wire.send_failure("ERROR", &error) {
                         return broken.into();
                     }
+                    // A client that has sent Flush and waits is answered, though what follows an error is skipped.
+                    if let Err(ended) = self.flush().await {
+                        return ended;
+                    }
                 }
                 Err(ended) => return ended,
             }
@@ -245,10 +163,14 @@ impl Connection {
     }
 
     async fn answer_next(&mut self) -> Result<(), Ended> {
+        let may_rest = !self.is_idle || self.session.transaction_status() != TransactionStatus::Idle;
+        let rest = self.idle_timeout.filter(|_| !may_rest);
         let message = tokio::select! {
             message = self.wire.next_message() => message?,
             () = self.shutdown.cancelled() => return Err(Ended::Shutdown),
+            () = after(rest) => return Err(Ended::Broken(Broken::Protocol(idle_error()))),
         };
+        self.is_idle = false;
         self.statement = Some(self.cancel_key.begin_statement());
         let answered = self.answer(message).await;
         self.cancel_key.end_statement();
@@ -282,6 +204,7 @@ impl Connection {
     /// Tells that the next statement may come.
     pub(super) async fn ready(&mut self) -> Result<(), Ended> {
         self.wire.send_ready(self.session.transaction_status())?;
+        self.is_idle = true;
         self.flush().await
     }
 
@@ -363,17 +286,4 @@ async fn guard<T>(
 
 fn cancelled_error() -> Error {
     Error::new(Code::QueryCanceled, "canceling statement due to user request")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_taken_as_postgresql_takes_them() {
-        let settings = command_line_settings("-c application_name=a\\ b --time-zone=UTC -csearch_path=public").unwrap();
-        let expected = [("application_name", "a b"), ("time_zone", "UTC"), ("search_path", "public")];
-        assert_eq!(settings, expected.map(|(name, value)| (name.to_string(), value.to_string())));
-        assert_eq!(command_line_settings("-x").unwrap_err().sqlstate(), "42601");
-    }
 }

@@ -4,6 +4,7 @@ use datafusion::arrow::datatypes::IntervalMonthDayNano;
 use datafusion::scalar::ScalarValue;
 
 use crate::error::{Code, Error, Result};
+use crate::format::{interval, literal, number};
 use crate::pg_type::{PgType, UTC};
 use crate::server::decode_array::{array_of_binary, array_of_text};
 use crate::server::decode_text;
@@ -48,9 +49,12 @@ pub(super) fn decode_text(text: &str, pg_type: &PgType, settings: ValueSettings)
         PgType::Time => ScalarValue::Time64Microsecond(Some(decode_time::time(text)?)),
         PgType::Timestamp => ScalarValue::TimestampMicrosecond(Some(decode_time::timestamp(text)?), None),
         PgType::Timestamptz => timestamptz(decode_time::timestamptz(text, settings.time_zone)?),
-        PgType::Interval => interval(decode_time::interval(text)?)?,
+        PgType::Interval => ScalarValue::IntervalMonthDayNano(Some(interval::interval(text)?)),
         PgType::Uuid => ScalarValue::Utf8View(Some(decode_text::uuid(text).ok_or_else(invalid)?)),
         PgType::Json | PgType::Jsonb => ScalarValue::Utf8View(Some(decode_text::json(text, pg_type)?)),
+        PgType::Name => ScalarValue::Utf8View(Some(literal::name(text)?.to_string())),
+        PgType::Char => ScalarValue::Utf8View(Some(literal::single_byte(text)?.to_string())),
+        PgType::Oid => ScalarValue::UInt32(Some(number::oid(text)?)),
         PgType::Array(element) => array_of_text(text, element, settings)?,
     })
 }
@@ -64,7 +68,8 @@ pub(super) fn decode_binary(bytes: &[u8], pg_type: &PgType) -> Result<ScalarValu
         PgType::Float4 => ScalarValue::Float32(Some(f32::from_be_bytes(fixed(bytes, pg_type)?))),
         PgType::Float8 => ScalarValue::Float64(Some(f64::from_be_bytes(fixed(bytes, pg_type)?))),
         PgType::Numeric { .. } => ParsedNumeric::of_binary(bytes)?.into_scalar(pg_type)?,
-        PgType::Text => ScalarValue::Utf8View(Some(utf8(bytes)?.to_string())),
+        PgType::Text | PgType::Name | PgType::Char => ScalarValue::Utf8View(Some(utf8(bytes)?.to_string())),
+        PgType::Oid => ScalarValue::UInt32(Some(u32::from_be_bytes(fixed(bytes, pg_type)?))),
         PgType::Bytea => ScalarValue::Binary(Some(bytes.to_vec())),
         PgType::Date => date(finite_date(i32::from_be_bytes(fixed(bytes, pg_type)?))?)?,
         PgType::Time => {
@@ -78,7 +83,7 @@ pub(super) fn decode_binary(bytes: &[u8], pg_type: &PgType) -> Result<ScalarValu
         PgType::Timestamptz => timestamptz(finite_timestamp(fixed(bytes, pg_type)?)?),
         PgType::Interval => {
             let [a, b, c, d, e, f, g, h, days @ .., i, j, k, l] = fixed::<16>(bytes, pg_type)?;
-            interval(Interval {
+            interval_of(Interval {
                 months: i32::from_be_bytes([i, j, k, l]),
                 days: i32::from_be_bytes(days),
                 micros: i64::from_be_bytes([a, b, c, d, e, f, g, h]),
@@ -137,7 +142,7 @@ fn timestamptz(micros: i64) -> ScalarValue {
     ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into()))
 }
 
-fn interval(interval: Interval) -> Result<ScalarValue> {
+fn interval_of(interval: Interval) -> Result<ScalarValue> {
     let nanos = interval.micros.checked_mul(1000).ok_or_else(|| out_of_range("interval"))?;
     Ok(ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(interval.months, interval.days, nanos))))
 }

@@ -22,7 +22,7 @@ fn write(value: &ScalarValue, pg_type: &PgType, format: Format, settings: ValueS
     // A numeric has a precision and a scale of its own.
     let field = pg_type.field("c", true).with_data_type(array.data_type().clone());
     let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![array]).unwrap();
-    let encoder = RowEncoder::try_new(&batch.schema(), &[format]).unwrap().with_settings(settings);
+    let mut encoder = RowEncoder::try_new(&batch.schema(), &[format]).unwrap().with_settings(settings);
     let mut out = BytesMut::new();
     encoder.encode(&batch, 0..1, &mut out).unwrap();
     out[11..].to_vec()

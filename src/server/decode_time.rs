@@ -5,7 +5,7 @@ use chrono_tz::Tz;
 
 use crate::error::{Code, Error, Result};
 use crate::server::decode_text::trim;
-use crate::server::encode_time::{Civil, Interval, MICROS_PER_DAY};
+use crate::server::encode_time::{Civil, MICROS_PER_DAY};
 
 /// Why a text is no date or time: not of the form, or a field beyond its bounds.
 enum Refusal {
@@ -256,76 +256,4 @@ fn offset_of_local(micros: i64, zone: Tz) -> Result<i64, Refusal> {
     // No zone ever skipped more than a day.
     let before = || local.checked_sub_signed(TimeDelta::days(1)).and_then(seconds);
     seconds(local).or_else(before).ok_or(Refusal::TypeRange)
-}
-
-/// Numbers with units, and a time of day at the end: `1 year 2 mons -3 days 04:05:06.789`.
-/// Fractions are read of hours and what is shorter; PostgreSQL reads them of all units, and ISO 8601 durations.
-pub(super) fn interval(text: &str) -> Result<Interval> {
-    parse_interval(text).map_err(|refusal| refusal.into_error("interval", text))
-}
-
-fn parse_interval(text: &str) -> Result<Interval, Refusal> {
-    let mut interval = Interval { months: 0, days: 0, micros: 0 };
-    let mut words = text.split_ascii_whitespace().peekable();
-    if words.peek().is_none() {
-        return Err(Refusal::Syntax);
-    }
-    while let Some(word) = words.next() {
-        if word.contains(':') {
-            let micros = clock(word)?;
-            interval.micros = interval.micros.checked_add(micros).ok_or(Refusal::FieldRange)?;
-            continue;
-        }
-        let unit_at = word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(word.len());
-        let (amount, unit) = word.split_at(unit_at);
-        let unit = if unit.is_empty() { words.next().unwrap_or("seconds") } else { unit };
-        interval.add(amount, &unit.to_ascii_lowercase())?;
-    }
-    Ok(interval)
-}
-
-/// `[-]HH:MM[:SS[.fraction]]`, hours without a bound.
-fn clock(word: &str) -> Result<i64, Refusal> {
-    let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
-    let (hours, rest) = unsigned.split_once(':').ok_or(Refusal::Syntax)?;
-    let below_an_hour = time_of_day(&format!("0:{rest}"))?;
-    let micros = number(hours, 9)?.checked_mul(3_600_000_000).and_then(|whole| whole.checked_add(below_an_hour));
-    let micros = micros.ok_or(Refusal::FieldRange)?;
-    Ok(if word.starts_with('-') { -micros } else { micros })
-}
-
-impl Interval {
-    fn add(&mut self, amount: &str, unit: &str) -> Result<(), Refusal> {
-        let micros: i64 = match unit {
-            "year" | "years" | "y" | "yr" | "yrs" => return add_whole(&mut self.months, amount, 12),
-            "month" | "months" | "mon" | "mons" => return add_whole(&mut self.months, amount, 1),
-            "week" | "weeks" | "w" => return add_whole(&mut self.days, amount, 7),
-            "day" | "days" | "d" => return add_whole(&mut self.days, amount, 1),
-            "hour" | "hours" | "h" | "hr" | "hrs" => 3_600_000_000,
-            "minute" | "minutes" | "m" | "min" | "mins" => 60_000_000,
-            "second" | "seconds" | "s" | "sec" | "secs" => 1_000_000,
-            "millisecond" | "milliseconds" | "ms" | "msec" | "msecs" => 1000,
-            "microsecond" | "microseconds" | "us" | "usec" | "usecs" => 1,
-            _ => return Err(Refusal::Syntax),
-        };
-        let unsigned = amount.strip_prefix(['+', '-']).unwrap_or(amount);
-        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-        // Of a unit, millionths; the product has no more digits than an i64 holds beside them.
-        let fraction = i128::from(micros_of_fraction(fraction)?) * i128::from(micros) / 1_000_000;
-        let whole = if whole.is_empty() && fraction != 0 { 0 } else { number(whole, 18)? };
-        let total = i128::from(whole) * i128::from(micros) + fraction;
-        let total = i64::try_from(total).map_err(|_| Refusal::FieldRange)?;
-        let total = if amount.starts_with('-') { -total } else { total };
-        self.micros = self.micros.checked_add(total).ok_or(Refusal::FieldRange)?;
-        Ok(())
-    }
-}
-
-fn add_whole(part: &mut i32, amount: &str, factor: i32) -> Result<(), Refusal> {
-    let unsigned = amount.strip_prefix(['+', '-']).unwrap_or(amount);
-    let value = i32::try_from(number(unsigned, 18)?).map_err(|_| Refusal::FieldRange)?;
-    let value = if amount.starts_with('-') { -value } else { value };
-    let total = value.checked_mul(factor).and_then(|value| part.checked_add(value));
-    *part = total.ok_or(Refusal::FieldRange)?;
-    Ok(())
 }

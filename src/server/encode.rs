@@ -1,6 +1,7 @@
 //! From record batches to the rows of a result: RowDescription and DataRow messages, in text and in binary form.
 //!
-//! A batch's columns are downcast once; then each row is appended to the buffer through the prepared writers.
+//! A batch's columns are downcast once; then runs of rows are written a column at a time and put together
+//! (`encode_rows.rs`).
 
 use std::ops::Range;
 
@@ -12,6 +13,8 @@ use datafusion::arrow::datatypes::SchemaRef;
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
 use crate::server::encode_column::ColumnWriter;
+use crate::server::encode_rows::{Layout, Row, RowAssembler};
+use crate::server::encode_slot::SLOT_BYTES;
 
 /// How a value stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +79,7 @@ impl Default for ValueSettings {
 #[derive(Clone, Debug)]
 pub struct RowEncoder {
     columns: Columns,
+    assembler: RowAssembler,
 }
 
 impl RowEncoder {
@@ -84,7 +88,7 @@ impl RowEncoder {
     /// # Errors
     /// 0A000 for a column whose type PostgreSQL lacks, 54000 for more columns than a message can hold.
     pub fn try_new(schema: &SchemaRef, formats: &[Format]) -> Result<Self> {
-        Ok(RowEncoder { columns: Columns::try_new(schema, formats)? })
+        Ok(RowEncoder { columns: Columns::try_new(schema, formats)?, assembler: RowAssembler::default() })
     }
 
     pub fn with_settings(mut self, settings: ValueSettings) -> Self {
@@ -96,21 +100,63 @@ impl RowEncoder {
     ///
     /// # Errors
     /// 22008 for a date or time that PostgreSQL cannot hold, 54000 for a row that no message can hold.
-    pub fn encode(&self, batch: &RecordBatch, rows: Range<usize>, out: &mut BytesMut) -> Result<()> {
-        let writers = self.columns.writers(batch, &rows)?;
-        for row in rows {
-            let start = out.len();
-            out.put_u8(b'D');
-            let written = write_message_body(out, |out| {
-                out.put_u16(self.columns.count);
-                write_fields(&writers, row, out)
-            });
-            if let Err(error) = written {
-                out.truncate(start);
-                return Err(error);
-            }
-        }
-        Ok(())
+    pub fn encode(&mut self, batch: &RecordBatch, rows: Range<usize>, out: &mut BytesMut) -> Result<()> {
+        self.encode_some(batch, rows, usize::MAX, out).map(|_| ())
+    }
+
+    /// As [`RowEncoder::encode`], but not more rows once `out` has `enough` bytes; tells how many rows there were.
+    ///
+    /// # Errors
+    /// As [`RowEncoder::encode`].
+    pub fn encode_some(
+        &mut self,
+        batch: &RecordBatch,
+        rows: Range<usize>,
+        enough: usize,
+        out: &mut BytesMut,
+    ) -> Result<usize> {
+        let values = self.columns.values(batch, &rows)?;
+        let mut layout = DataRow { columns: self.columns.count };
+        self.assembler.assemble(&values, rows, &mut layout, enough, out)
+    }
+}
+
+/// A message a row, of values that each have their length before them.
+struct DataRow {
+    columns: u16,
+}
+
+impl Layout for DataRow {
+    fn overhead(&self, columns: usize) -> usize {
+        7 + 4 * columns
+    }
+
+    fn bound(&self, value: &[u8]) -> usize {
+        value.len()
+    }
+
+    fn begin(&mut self, row: &mut Row<'_>) {
+        row.put_array([b'D', 0, 0, 0, 0]);
+        row.put_array(self.columns.to_be_bytes());
+    }
+
+    fn null(&mut self, _column: usize, row: &mut Row<'_>) {
+        row.put_array((-1_i32).to_be_bytes());
+    }
+
+    fn short(&mut self, _column: usize, value: &[u8; SLOT_BYTES], length: usize, row: &mut Row<'_>) {
+        row.put_array((length as u32).to_be_bytes());
+        row.put_slot(value, length);
+    }
+
+    /// A value of more bytes than its length can tell makes its row too long as well.
+    fn long(&mut self, _column: usize, value: &[u8], row: &mut Row<'_>) {
+        row.put_array((value.len() as u32).to_be_bytes());
+        row.put_slice(value);
+    }
+
+    fn end(&mut self, start: usize, row: &mut Row<'_>) -> Result<()> {
+        row.put_length(start + 1)
     }
 }
 
@@ -118,8 +164,8 @@ impl RowEncoder {
 #[derive(Clone, Debug)]
 pub(super) struct Columns {
     schema: SchemaRef,
-    types: Vec<PgType>,
-    formats: Vec<Format>,
+    pub(super) types: Vec<PgType>,
+    pub(super) formats: Vec<Format>,
     /// As messages count them.
     pub(super) count: u16,
     pub(super) settings: ValueSettings,
@@ -137,8 +183,8 @@ impl Columns {
         Ok(Columns { schema: schema.clone(), types, formats: formats.to_vec(), count, settings })
     }
 
-    /// One writer for each column of `batch`.
-    pub(super) fn writers<'a>(&'a self, batch: &'a RecordBatch, rows: &Range<usize>) -> Result<Vec<ColumnWriter<'a>>> {
+    /// Whether `batch` is one of these columns and has these rows.
+    pub(super) fn check(&self, batch: &RecordBatch, rows: &Range<usize>) -> Result<()> {
         if rows.start > rows.end || rows.end > batch.num_rows() || batch.num_columns() != self.types.len() {
             return Err(Error::internal(format!(
                 "rows {rows:?} of {} columns asked of a batch of {} rows and {} columns",
@@ -147,7 +193,6 @@ impl Columns {
                 batch.num_columns()
             )));
         }
-        let mut writers = Vec::with_capacity(self.types.len());
         for (position, column) in batch.columns().iter().enumerate() {
             let field = self.schema.field(position);
             if column.data_type() != field.data_type() {
@@ -158,17 +203,20 @@ impl Columns {
                     column.data_type()
                 )));
             }
-            writers.push(ColumnWriter::try_new(
-                column.as_ref(),
-                &self.types[position],
-                self.formats[position],
-                self.settings,
-            )?);
         }
-        Ok(writers)
+        Ok(())
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    /// One writer for each column of `batch`, for who wants single values.
+    pub(super) fn writers<'a>(&'a self, batch: &'a RecordBatch) -> Result<Vec<ColumnWriter<'a>>> {
+        self.check(batch, &(0..batch.num_rows()))?;
+        let columns = batch.columns().iter().zip(&self.types).zip(&self.formats);
+        let writers = columns
+            .map(|((array, pg_type), format)| ColumnWriter::try_new(array.as_ref(), pg_type, *format, self.settings));
+        writers.collect()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.schema.fields().iter().map(|field| field.name().as_str())
     }
 }
@@ -219,18 +267,6 @@ fn column_count(schema: &SchemaRef) -> Result<u16> {
             Err(Error::new(Code::ProgramLimitExceeded, format!("target lists can have at most {MAX_COLUMNS} entries")))
         }
     }
-}
-
-/// Appends one row's fields, each with its length; -1 is NULL.
-pub(super) fn write_fields(writers: &[ColumnWriter<'_>], row: usize, out: &mut BytesMut) -> Result<()> {
-    for writer in writers {
-        if writer.is_null(row) {
-            out.put_i32(-1);
-        } else {
-            write_sized(out, |out| writer.write(row, out))?;
-        }
-    }
-    Ok(())
 }
 
 /// Appends what `write` appends, with its length in four bytes before it.

@@ -69,7 +69,8 @@ fn value_writer<'a>(
         PgType::Int2 | PgType::Int4 | PgType::Int8 => integers(array, pg_type, format),
         PgType::Float4 | PgType::Float8 => floats(array, format),
         PgType::Numeric { .. } => numerics(array, format),
-        PgType::Text | PgType::Json => bytes(array, |value, out| {
+        PgType::Oid => oids(array, format),
+        PgType::Text | PgType::Json | PgType::Name | PgType::Char => bytes(array, |value, out| {
             out.put_slice(value);
             Ok(())
         }),
@@ -161,6 +162,20 @@ where
         out.put_int(values[row].into(), bytes);
         Ok(())
     }))
+}
+
+fn oids(array: &dyn Array, format: Format) -> Result<Write<'_>> {
+    let values = values::<UInt32Type>(array)?;
+    Ok(match format {
+        Format::Text => Box::new(|row, out| {
+            write_integer(values[row].into(), out);
+            Ok(())
+        }),
+        Format::Binary => Box::new(|row, out| {
+            out.put_u32(values[row]);
+            Ok(())
+        }),
+    })
 }
 
 fn floats(array: &dyn Array, format: Format) -> Result<Write<'_>> {

@@ -8,9 +8,10 @@ use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::error::Result;
 use crate::format::copy_options::{CopyFormat, CopyOptions};
-use crate::server::encode::{Columns, Format, ValueSettings, write_fields, write_message_body};
-use crate::server::encode_column::ColumnWriter;
-use crate::server::encode_text::{escape_from, quote};
+use crate::server::copy_lines::CopyLines;
+use crate::server::encode::{Columns, Format, ValueSettings, write_message_body};
+use crate::server::encode_rows::{Layout, Row, RowAssembler};
+use crate::server::encode_slot::SLOT_BYTES;
 
 /// Writes a result as the messages of COPY OUT: [`CopyEncoder::begin`], rows, [`CopyEncoder::finish`].
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct CopyEncoder {
     options: CopyOptions,
     /// Whether the binary signature is still to be written.
     signature_due: bool,
+    assembler: RowAssembler,
 }
 
 impl CopyEncoder {
@@ -31,7 +33,7 @@ impl CopyEncoder {
         };
         let columns = Columns::try_new(schema, &vec![format; schema.fields().len()])?;
         let signature_due = format == Format::Binary;
-        Ok(CopyEncoder { columns, options, signature_due })
+        Ok(CopyEncoder { columns, options, signature_due, assembler: RowAssembler::default() })
     }
 
     pub fn with_settings(mut self, settings: ValueSettings) -> Self {
@@ -58,16 +60,8 @@ impl CopyEncoder {
         if !self.options.header() || self.options.format() == CopyFormat::Binary {
             return Ok(());
         }
-        copy_data(out, |out| {
-            for (position, name) in self.columns.names().enumerate() {
-                self.write_delimiter(position, out);
-                let start = out.len();
-                out.put_slice(name.as_bytes());
-                self.protect(start, out);
-            }
-            out.put_u8(b'\n');
-            Ok(())
-        })
+        out.extend_from_slice(&CopyLines::new(&self.options, self.columns.count).line(self.columns.names())?);
+        Ok(())
     }
 
     /// Appends a CopyData message for each of `rows`. After an error `out` ends with the last whole message.
@@ -75,20 +69,29 @@ impl CopyEncoder {
     /// # Errors
     /// 22008 for a date or time that PostgreSQL cannot hold, 54000 for a row that no message can hold.
     pub fn encode(&mut self, batch: &RecordBatch, rows: Range<usize>, out: &mut BytesMut) -> Result<()> {
-        let writers = self.columns.writers(batch, &rows)?;
-        for row in rows {
-            let start = out.len();
-            let written = copy_data(out, |out| {
-                self.write_signature(out);
-                self.write_row(&writers, row, out)
-            });
-            if let Err(error) = written {
-                out.truncate(start);
-                return Err(error);
-            }
-            self.signature_due = false;
+        self.encode_some(batch, rows, usize::MAX, out).map(|_| ())
+    }
+
+    /// As [`CopyEncoder::encode`], but not more rows once `out` has `enough` bytes; tells how many rows there were.
+    ///
+    /// # Errors
+    /// As [`CopyEncoder::encode`].
+    pub fn encode_some(
+        &mut self,
+        batch: &RecordBatch,
+        rows: Range<usize>,
+        enough: usize,
+        out: &mut BytesMut,
+    ) -> Result<usize> {
+        let values = self.columns.values(batch, &rows)?;
+        if self.options.format() == CopyFormat::Binary {
+            let mut layout = CopyBinary { columns: self.columns.count, signature_due: self.signature_due };
+            let written = self.assembler.assemble(&values, rows, &mut layout, enough, out);
+            self.signature_due = layout.signature_due;
+            return written;
         }
-        Ok(())
+        let mut layout = CopyLines::new(&self.options, self.columns.count);
+        self.assembler.assemble(&values, rows, &mut layout, enough, out)
     }
 
     /// Appends the binary trailer, if there is one, and the CopyDone message.
@@ -110,69 +113,56 @@ impl CopyEncoder {
     /// In one message with what follows it first, as PostgreSQL sends it: drivers rely on that.
     fn write_signature(&self, out: &mut BytesMut) {
         if self.signature_due {
-            out.put_slice(b"PGCOPY\n\xff\r\n\0");
-            // No flags, no further header.
-            out.put_u32(0);
-            out.put_u32(0);
-        }
-    }
-
-    fn write_row(&self, writers: &[ColumnWriter<'_>], row: usize, out: &mut BytesMut) -> Result<()> {
-        if self.options.format() == CopyFormat::Binary {
-            out.put_u16(self.columns.count);
-            return write_fields(writers, row, out);
-        }
-        for (position, writer) in writers.iter().enumerate() {
-            self.write_delimiter(position, out);
-            if writer.is_null(row) {
-                out.put_slice(self.options.null().as_bytes());
-                continue;
-            }
-            let start = out.len();
-            writer.write(row, out)?;
-            self.protect(start, out);
-        }
-        out.put_u8(b'\n');
-        Ok(())
-    }
-
-    fn write_delimiter(&self, position: usize, out: &mut BytesMut) {
-        if position > 0 {
-            out.put_u8(self.options.delimiter());
-        }
-    }
-
-    /// Escapes or quotes the value that begins at `start`, so that it reads back as itself and not as NULL.
-    fn protect(&self, start: usize, out: &mut BytesMut) {
-        if self.options.format() == CopyFormat::Text {
-            let delimiter = self.options.delimiter();
-            return escape_from(out, start, |byte| text_escape(byte, delimiter).map(|escaped| (b'\\', escaped)));
-        }
-        let (delimiter, quote_byte, escape) = (self.options.delimiter(), self.options.quote(), self.options.escape());
-        let value = &out[start..];
-        let is_special = |byte: &u8| *byte == delimiter || *byte == quote_byte || matches!(byte, b'\n' | b'\r');
-        // Alone on its line, `\.` would be the end of the data.
-        if value == self.options.null().as_bytes()
-            || (self.columns.count == 1 && value == b"\\.")
-            || value.iter().any(is_special)
-        {
-            quote(out, start, quote_byte, |byte| (byte == quote_byte || byte == escape).then_some(escape));
+            out.put_slice(&SIGNATURE);
         }
     }
 }
 
-/// What follows the backslash in text form, for bytes that take one.
-fn text_escape(byte: u8, delimiter: u8) -> Option<u8> {
-    match byte {
-        0x08 => Some(b'b'),
-        b'\t' => Some(b't'),
-        b'\n' => Some(b'n'),
-        0x0b => Some(b'v'),
-        0x0c => Some(b'f'),
-        b'\r' => Some(b'r'),
-        b'\\' => Some(b'\\'),
-        _ if byte == delimiter => Some(byte),
-        _ => None,
+/// What binary data begin with. There are no flags, and no further header.
+const SIGNATURE: [u8; 19] = *b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// Rows of COPY in binary form: as in the protocol's own, but in messages of data.
+struct CopyBinary {
+    columns: u16,
+    signature_due: bool,
+}
+
+impl Layout for CopyBinary {
+    fn overhead(&self, columns: usize) -> usize {
+        7 + SIGNATURE.len() + 4 * columns
+    }
+
+    fn bound(&self, value: &[u8]) -> usize {
+        value.len()
+    }
+
+    fn begin(&mut self, row: &mut Row<'_>) {
+        row.put_array([b'd', 0, 0, 0, 0]);
+        if self.signature_due {
+            row.put_array(SIGNATURE);
+        }
+        row.put_array(self.columns.to_be_bytes());
+    }
+
+    fn null(&mut self, _column: usize, row: &mut Row<'_>) {
+        row.put_array((-1_i32).to_be_bytes());
+    }
+
+    fn short(&mut self, _column: usize, value: &[u8; SLOT_BYTES], length: usize, row: &mut Row<'_>) {
+        row.put_array((length as u32).to_be_bytes());
+        row.put_slot(value, length);
+    }
+
+    /// A value of more bytes than its length can tell makes its row too long as well.
+    fn long(&mut self, _column: usize, value: &[u8], row: &mut Row<'_>) {
+        row.put_array((value.len() as u32).to_be_bytes());
+        row.put_slice(value);
+    }
+
+    fn end(&mut self, start: usize, row: &mut Row<'_>) -> Result<()> {
+        row.put_length(start + 1)?;
+        self.signature_due = false;
+        Ok(())
     }
 }
 

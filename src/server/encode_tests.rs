@@ -35,7 +35,7 @@ fn fields(mut bytes: &[u8]) -> Vec<Option<Vec<u8>>> {
 }
 
 fn encode_in(batch: &RecordBatch, format: Format, time_zone: Tz) -> Result<Vec<Option<Vec<u8>>>> {
-    let encoder = RowEncoder::try_new(&batch.schema(), &[format])?.with_settings(ValueSettings { time_zone });
+    let mut encoder = RowEncoder::try_new(&batch.schema(), &[format])?.with_settings(ValueSettings { time_zone });
     let mut out = BytesMut::new();
     encoder.encode(batch, 0..batch.num_rows(), &mut out)?;
     Ok(fields(&out))
@@ -400,7 +400,7 @@ fn rows_in_the_middle_of_sliced_columns() {
     let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
     let batch = batch.slice(2, 6);
     let formats = [Format::Text, Format::Text, Format::Text, Format::Binary];
-    let encoder = RowEncoder::try_new(&batch.schema(), &formats).unwrap();
+    let mut encoder = RowEncoder::try_new(&batch.schema(), &formats).unwrap();
     let mut out = BytesMut::new();
     encoder.encode(&batch, 2..4, &mut out).unwrap();
     let expected = [
@@ -414,7 +414,7 @@ fn rows_in_the_middle_of_sliced_columns() {
 #[test]
 fn an_error_leaves_whole_messages_behind() {
     let batch = batch(Arc::new(TimestampSecondArray::from(vec![0, i64::MAX])), None);
-    let encoder = RowEncoder::try_new(&batch.schema(), &[Format::Text]).unwrap();
+    let mut encoder = RowEncoder::try_new(&batch.schema(), &[Format::Text]).unwrap();
     let mut out = BytesMut::new();
     encoder.encode(&batch, 0..2, &mut out).unwrap_err();
     assert_eq!(fields(&out), [Some(b"1970-01-01 00:00:00".to_vec())]);
@@ -460,4 +460,87 @@ fn formats_are_none_one_or_one_each() {
         ("08P01", "bind message has 2 result formats but query has 3 columns")
     );
     assert_eq!(Format::expand(&[2], 1).unwrap_err().sqlstate(), "22023");
+}
+
+/// Each value by itself, as arrays and printed tables have it, against whole rows.
+#[test]
+fn runs_of_rows_have_the_bytes_of_single_values() {
+    use datafusion::arrow::array::{Date32Array, Decimal128Array, FixedSizeBinaryArray, Time64MicrosecondArray};
+    use datafusion::arrow::array::{Int16Array, Int32Array, TimestampMicrosecondArray, TimestampNanosecondArray};
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    let mut random = StdRng::seed_from_u64(7);
+    let count = 700;
+    let wide = |random: &mut StdRng| -> Option<i128> {
+        let bits = random.random_range(0..127);
+        random
+            .random_bool(0.9)
+            .then(|| (random.random::<i128>() >> bits).clamp(-10_i128.pow(38) + 1, 10_i128.pow(38) - 1))
+    };
+    let mut numbers: Vec<Option<i128>> = (0..count).map(|_| wide(&mut random)).collect();
+    numbers.extend([0, 1, -1, 10_000, 9_999, 99_990_000, 10_i128.pow(37), -10_i128.pow(38) + 1].map(Some));
+    let count = numbers.len();
+    let long = || numbers.iter().map(|n| n.map(|n| n as i64));
+    // Two million years on both sides of our time, and days in a row.
+    let micros = || {
+        numbers.iter().enumerate().map(|(row, n)| {
+            n.map(|n| if row % 3 == 0 { n as i64 % 60_000_000_000_000_000 } else { row as i64 * 7_654_321_000 })
+        })
+    };
+    let mut columns: Vec<(String, ArrayRef)> = vec![
+        ("bool".into(), Arc::new(BooleanArray::from_iter(numbers.iter().map(|n| n.map(|n| n % 2 == 0))))),
+        ("int2".into(), Arc::new(Int16Array::from_iter(numbers.iter().map(|n| n.map(|n| n as i16))))),
+        ("int4".into(), Arc::new(Int32Array::from_iter(numbers.iter().map(|n| n.map(|n| n as i32))))),
+        ("int8".into(), Arc::new(Int64Array::from_iter(long()))),
+        (
+            "text".into(),
+            Arc::new(StringViewArray::from_iter(numbers.iter().map(|n| n.map(|n| format!("{n}\t\\,\"x\""))))),
+        ),
+        ("date".into(), Arc::new(Date32Array::from_iter(micros().map(|n| n.map(|n| (n / 86_400_000_000) as i32))))),
+        (
+            "time".into(),
+            Arc::new(Time64MicrosecondArray::from_iter(long().map(|n| n.map(|n| n.rem_euclid(86_400_000_001))))),
+        ),
+        ("timestamp".into(), Arc::new(TimestampMicrosecondArray::from_iter(micros()))),
+        ("timestamptz".into(), Arc::new(TimestampMicrosecondArray::from_iter(micros()).with_timezone("UTC"))),
+        ("nanos".into(), Arc::new(TimestampNanosecondArray::from_iter(long()))),
+    ];
+    for scale in [0, 1, 2, 3, 4, 7, 18, 19, 37, 38] {
+        let decimals = Decimal128Array::from_iter(numbers.iter().copied()).with_precision_and_scale(38, scale).unwrap();
+        columns.push((format!("numeric{scale}"), Arc::new(decimals)));
+    }
+    let uuids = numbers.iter().map(|n| n.map(|n| n.to_be_bytes()));
+    columns.push(("uuid".into(), Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(uuids, 16).unwrap())));
+    for (name, column) in columns {
+        for format in [Format::Text, Format::Binary] {
+            let batch = batch(Arc::clone(&column), None);
+            let pg_type = PgType::of_field(batch.schema().field(0)).unwrap();
+            let writer = ColumnWriter::try_new(column.as_ref(), &pg_type, format, ValueSettings::default()).unwrap();
+            let single = (0..count).map(|row| {
+                let mut out = BytesMut::new();
+                (!writer.is_null(row)).then(|| writer.write(row, &mut out).unwrap()).map(|()| out.to_vec())
+            });
+            let expected: Vec<_> = single.collect();
+            let rows = encode_in(&batch, format, Tz::UTC).unwrap();
+            for (row, (found, expected)) in rows.iter().zip(&expected).enumerate() {
+                assert_eq!(found, expected, "{name} {format:?} row {row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_given_in_portions_of_bounded_size() {
+    let text = "x".repeat(300_000);
+    let batch = batch(Arc::new(StringViewArray::from_iter_values((0..40).map(|_| text.as_str()))), None);
+    let mut encoder = RowEncoder::try_new(&batch.schema(), &[Format::Text]).unwrap();
+    let (mut first, mut rows) = (0, vec![]);
+    while first < 40 {
+        let mut out = BytesMut::new();
+        let count = encoder.encode_some(&batch, first..40, 64 << 10, &mut out).unwrap();
+        assert!(count > 0 && out.len() <= 5 * 300_020, "{count} rows, {} bytes", out.len());
+        rows.extend(fields(&out));
+        first += count;
+    }
+    assert!(rows.len() == 40 && rows.iter().all(|row| row.as_deref() == Some(text.as_bytes())));
 }

@@ -5,16 +5,18 @@ use bytes::{Buf, BytesMut};
 use crate::error::{Code, Error, Result};
 
 /// Most bytes of one message, as in PostgreSQL.
-const MAX_MESSAGE_BYTES: usize = 0x3fff_ffff;
+pub const MAX_MESSAGE_BYTES: usize = 0x3fff_ffff;
+/// A message's type and length.
+pub const MESSAGE_HEAD_BYTES: usize = 5;
 
 /// Takes the next message off the input, with its type and length; `None` until all of it is there.
 ///
 /// # Errors
-/// 08P01 for a length that no message has, and for a body that does not fit its type.
-pub fn take_message(input: &mut BytesMut) -> Result<Option<BytesMut>> {
+/// 08P01 for a length that no message has or that is beyond `most` bytes, and for a body that does not fit its type.
+pub fn take_message(input: &mut BytesMut, most: usize) -> Result<Option<BytesMut>> {
     let Some(mut length) = input.get(1..5) else { return Ok(None) };
     let length = length.get_u32() as usize;
-    if !(4..=MAX_MESSAGE_BYTES).contains(&length) {
+    if !(4..=most).contains(&length) {
         return Err(Error::new(Code::ProtocolViolation, "invalid message length"));
     }
     if input.len() <= length {
@@ -88,12 +90,12 @@ mod tests {
     #[test]
     fn messages_are_taken_whole_or_not_at_all() {
         let mut input = BytesMut::from(&b"Q\0\0\0\x06a\0S\0\0\0\x04Q\0\0"[..]);
-        assert_eq!(take_message(&mut input).unwrap().unwrap(), &b"Q\0\0\0\x06a\0"[..]);
-        assert_eq!(take_message(&mut input).unwrap().unwrap(), &b"S\0\0\0\x04"[..]);
-        assert_eq!(take_message(&mut input).unwrap(), None);
+        assert_eq!(take_message(&mut input, 100).unwrap().unwrap(), &b"Q\0\0\0\x06a\0"[..]);
+        assert_eq!(take_message(&mut input, 100).unwrap().unwrap(), &b"S\0\0\0\x04"[..]);
+        assert_eq!(take_message(&mut input, 100).unwrap(), None);
         assert_eq!(input, &b"Q\0\0"[..]);
         let bind = b"B\0\0\0\x19a\0b\0\0\x01\0\x01\0\x02\xff\xff\xff\xff\0\0\0\x01x\0\0";
-        assert!(take_message(&mut BytesMut::from(&bind[..])).unwrap().is_some());
+        assert!(take_message(&mut BytesMut::from(&bind[..]), 100).unwrap().is_some());
     }
 
     #[test]
@@ -101,6 +103,7 @@ mod tests {
         for bytes in [
             &b"Q\0\0\0\x03"[..],
             b"Q\xff\xff\xff\xff",
+            b"Q\0\0\0\x65",
             b"Q\0\0\0\x05a",
             b"Q\0\0\0\x07a\0b",
             b"P\0\0\0\x08a\0\0\x01",
@@ -109,7 +112,7 @@ mod tests {
             b"C\0\0\0\x05S",
             b"E\0\0\0\x06\0\0",
         ] {
-            let error = take_message(&mut BytesMut::from(bytes)).unwrap_err();
+            let error = take_message(&mut BytesMut::from(bytes), 100).unwrap_err();
             assert_eq!(error.sqlstate(), "08P01", "{bytes:?}");
         }
     }

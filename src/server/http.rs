@@ -1,14 +1,18 @@
 //! `/metrics`, `/health` and `/ready` over HTTP/1, for who watches the server. Nothing here changes anything.
+//!
+//! Where users are declared, it is one of them who asks (Basic), unless the catalog opens the page.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -20,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Shared;
 use super::metrics::metrics_text;
-use super::{ACCEPT_PAUSE, Server, bind_loopback, local_address, log_panic};
+use super::wire::Transport;
+use super::{ACCEPT_PAUSE, Server, bind, local_address, log_panic};
+use crate::catalog::Rights;
 use crate::error::Result;
 
 /// Connections that may be open at once; others wait to be accepted.
@@ -46,7 +52,7 @@ impl HttpServer {
     /// # Errors
     /// As [`Server::bind`].
     pub async fn bind(server: &Server, listen: &str) -> Result<HttpServer> {
-        Ok(HttpServer { listener: bind_loopback(listen).await?, shared: server.shared.clone() })
+        Ok(HttpServer { listener: bind(listen, server.shared.catalog()).await?, shared: server.shared.clone() })
     }
 
     /// Where clients connect.
@@ -68,10 +74,10 @@ impl HttpServer {
             };
             tokio::select! {
                 (accepted, place) = accepted => match accepted {
-                    Ok((socket, _)) => {
+                    Ok((socket, address)) => {
                         let (shared, stop) = (self.shared.clone(), stop.clone());
                         clients.spawn(async move {
-                            serve(socket, shared, stop).await;
+                            serve(socket, address.ip(), shared, stop).await;
                             drop(place);
                         });
                     }
@@ -95,10 +101,20 @@ impl HttpServer {
     }
 }
 
-async fn serve(socket: TcpStream, shared: Shared, stop: CancellationToken) {
+/// With TLS, if the server has a certificate: then there is nothing without.
+async fn serve(socket: TcpStream, address: IpAddr, shared: Shared, stop: CancellationToken) {
+    let Some(tls) = &shared.tls else { return serve_requests(socket, address, shared, stop).await };
+    match tokio::time::timeout(HEAD_TIMEOUT, tls.http.accept(socket)).await {
+        Ok(Ok(socket)) => serve_requests(socket, address, shared, stop).await,
+        Ok(Err(error)) => tracing::debug!(%error, %address, "no TLS"),
+        Err(_) => {}
+    }
+}
+
+async fn serve_requests(socket: impl Transport, address: IpAddr, shared: Shared, stop: CancellationToken) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(&shared, request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(answer) }
+        let shared = &shared;
+        async move { Ok::<_, Infallible>(answer(shared, address, &request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -117,39 +133,111 @@ async fn serve(socket: TcpStream, shared: Shared, stop: CancellationToken) {
     }
 }
 
-fn answer(shared: &Shared, method: &Method, path: &str) -> Response<Full<Bytes>> {
-    if !["/metrics", "/health", "/ready"].contains(&path) {
-        return response(StatusCode::NOT_FOUND, TEXT, "not found\n".into());
+/// What there is to ask for.
+#[derive(Clone, Copy)]
+enum Page {
+    Metrics,
+    Health,
+    Ready,
+}
+
+impl Page {
+    fn at(path: &str) -> Option<Page> {
+        match path {
+            "/metrics" => Some(Page::Metrics),
+            "/health" => Some(Page::Health),
+            "/ready" => Some(Page::Ready),
+            _ => None,
+        }
     }
-    if ![Method::GET, Method::HEAD].contains(method) {
+
+    /// Whether nobody has to say who he is.
+    fn is_open(self, shared: &Shared) -> bool {
+        let server = shared.catalog().server();
+        shared.accounts.are_open()
+            || match self {
+                Page::Metrics => server.open_metrics,
+                Page::Health | Page::Ready => server.open_health,
+            }
+    }
+}
+
+async fn answer(shared: &Shared, address: IpAddr, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let page = Page::at(request.uri().path());
+    let open = page.is_some_and(|page| page.is_open(shared)) || shared.accounts.are_open();
+    let rights = match visitor(shared, address, request.headers()).await {
+        Some(rights) => Some(rights),
+        None if open => None,
+        None => return unauthorized(),
+    };
+    let Some(page) = page else { return response(StatusCode::NOT_FOUND, TEXT, "not found\n".into()) };
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
         let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "method not allowed\n".into());
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
-    match path {
-        "/metrics" => {
-            let text = metrics_text(shared.engine.catalog(), shared.cancels.connections());
+    match page {
+        Page::Metrics => {
+            let rights = match (rights, shared.catalog().server().open_metrics) {
+                (Some(rights), false) => rights,
+                // A page that is open is open whole.
+                _ => Arc::new(Rights::all()),
+            };
+            let text = metrics_text(shared.catalog(), shared.cancels.connections(), &rights);
             response(StatusCode::OK, METRICS_TEXT, text)
         }
-        "/ready" => readiness(shared),
-        _ => response(StatusCode::OK, TEXT, "ok\n".into()),
+        Page::Ready => {
+            let everybody = Arc::new(Rights::all());
+            readiness(shared, rights.or_else(|| shared.accounts.are_open().then_some(everybody)).as_deref())
+        }
+        Page::Health => response(StatusCode::OK, TEXT, "ok\n".into()),
     }
 }
 
-/// Ready: clients are let in, and the store of each lookup table has been reached at least once.
-fn readiness(shared: &Shared) -> Response<Full<Bytes>> {
-    let catalog = shared.engine.catalog();
-    let missing = catalog.lookups().filter(|lookup| lookup.connected_table().is_none()).map(|lookup| {
+/// Who asks, as far as he says so and proves it.
+async fn visitor(shared: &Shared, address: IpAddr, headers: &HeaderMap) -> Option<Arc<Rights>> {
+    if shared.accounts.are_open() {
+        return None;
+    }
+    let (scheme, credentials) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let credentials = String::from_utf8(STANDARD.decode(credentials.trim()).ok()?).ok()?;
+    let (user, password) = credentials.split_once(':')?;
+    let checked = shared.accounts.check_password(address, user, password.to_string()).await;
+    checked.unwrap_or_else(|error| {
+        tracing::error!(%error, "a password could not be checked");
+        None
+    })
+}
+
+fn unauthorized() -> Response<Full<Bytes>> {
+    let mut refused = response(StatusCode::UNAUTHORIZED, TEXT, "unauthorized\n".into());
+    let challenge = HeaderValue::from_static("Basic realm=\"lookaside\", charset=\"UTF-8\"");
+    refused.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    refused
+}
+
+/// Ready: clients are let in, and the store of each lookup table has been reached at least once. Which has not is told to
+/// who may see the table; `None` is somebody who did not say who he is.
+fn readiness(shared: &Shared, rights: Option<&Rights>) -> Response<Full<Bytes>> {
+    let catalog = shared.catalog();
+    let missing = catalog.lookups().filter(|lookup| lookup.connected_table().is_none());
+    let missing: Vec<_> = missing.collect();
+    let stopping = shared.shutdown.is_cancelled();
+    let ready = missing.is_empty() && !stopping;
+    let visible =
+        missing.iter().filter(|lookup| rights.is_some_and(|rights| rights.may_see(&lookup.definition().name)));
+    let visible = visible.map(|lookup| {
         let last_error = lookup.last_error().map(|(_, message)| message);
         serde_json::json!({
             "lookup": lookup.definition().name, "store": lookup.shown_store(), "last_error": last_error,
         })
     });
-    let missing: Vec<_> = missing.collect();
-    let stopping = shared.shutdown.is_cancelled();
-    let ready = missing.is_empty() && !stopping;
+    let visible: Vec<_> = visible.collect();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let told = serde_json::json!({ "ready": ready, "stopping": stopping, "not_reached": missing });
+    let told = serde_json::json!({ "ready": ready, "stopping": stopping, "not_reached": visible });
     response(status, JSON, format!("{told}\n"))
 }
 

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::catalog::{Catalog, Relation, Stream};
+use crate::catalog::{Catalog, Relation, Rights, Stream};
 use crate::lookup::{LookupCounters, LookupTable};
 use crate::telemetry::Distribution;
 
@@ -14,8 +14,8 @@ const LATENCY_POWERS: std::ops::RangeInclusive<u32> = 6..=26;
 /// And keys of a request: from 1 to 65,535.
 const KEYS_POWERS: std::ops::RangeInclusive<u32> = 1..=16;
 
-/// All metrics of a server as of now.
-pub(super) fn metrics_text(catalog: &Catalog, connections: usize) -> String {
+/// All metrics of a server as of now; of streams and lookup tables those that somebody with these rights may see.
+pub(super) fn metrics_text(catalog: &Catalog, connections: usize, rights: &Rights) -> String {
     let mut page = Page::default();
     page.family("lookaside_build_info", "gauge", "The version that runs.");
     page.sample("lookaside_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -23,14 +23,17 @@ pub(super) fn metrics_text(catalog: &Catalog, connections: usize) -> String {
     page.sample("lookaside_connections", &[], connections);
     page.family("lookaside_queries_running", "gauge", "Queries that run, those of open cursors among them.");
     page.sample("lookaside_queries_running", &[], catalog.running().snapshot().len());
-    streams(&mut page, catalog);
-    lookups(&mut page, catalog);
+    page.family("lookaside_tasks", "gauge", "Tasks of the server that have begun and not ended.");
+    page.sample("lookaside_tasks", &[], tokio::runtime::Handle::current().metrics().num_alive_tasks());
+    streams(&mut page, catalog, rights);
+    lookups(&mut page, catalog, rights);
     page.text
 }
 
-fn streams(page: &mut Page, catalog: &Catalog) {
+fn streams(page: &mut Page, catalog: &Catalog, rights: &Rights) {
     let streams: Vec<(&str, &Stream)> = catalog
         .relations()
+        .filter(|(name, _)| rights.may_see(name))
         .filter_map(|(name, relation)| match relation {
             Relation::Stream(stream) => Some((name, stream.as_ref())),
             Relation::Lookup(_) => None,
@@ -76,9 +79,12 @@ const LOOKUP_METRICS: [LookupMetric; 14] = [
     ("lookaside_lookup_in_flight", "gauge", "Requests at the store now.", |c| c.in_flight),
 ];
 
-fn lookups(page: &mut Page, catalog: &Catalog) {
-    let tables: Vec<(&str, Option<&Arc<LookupTable>>)> =
-        catalog.lookups().map(|lookup| (lookup.definition().name.as_str(), lookup.connected_table())).collect();
+fn lookups(page: &mut Page, catalog: &Catalog, rights: &Rights) {
+    let tables: Vec<(&str, Option<&Arc<LookupTable>>)> = catalog
+        .lookups()
+        .map(|lookup| (lookup.definition().name.as_str(), lookup.connected_table()))
+        .filter(|(name, _)| rights.may_see(name))
+        .collect();
     page.family("lookaside_lookup_connected", "gauge", "Whether the store has been reached.");
     for (name, table) in &tables {
         page.sample("lookaside_lookup_connected", &[("lookup", name)], u8::from(table.is_some()));

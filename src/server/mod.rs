@@ -1,6 +1,8 @@
 //! The PostgreSQL protocol: what clients send and what they get.
 //!
-//! [`Server`] accepts clients and stops them; `connection.rs` is one client, from log-in to its last message;
+//! [`Server`] accepts clients and stops them; `login.rs` lets one in (`doorway.rs` bounds how many try at once, `opening.rs` and
+//! `sasl.rs` read what they say, `scram.rs` checks what they know, `accounts.rs` has the users, `throttle.rs` slows guesses
+//! down, `tls.rs` encrypts), and `connection.rs` is the client from there to its last message;
 //! `query.rs` runs its statements and sends what they come to, `copy_in.rs` takes rows from it; `wire.rs` is its
 //! socket, `frame.rs` finds the ends of messages, and `cancel.rs` knows which statement a cancel request means.
 //!
@@ -11,26 +13,39 @@
 //! does the same for COPY, and `decode.rs` reads the parameters of Bind (`decode_text.rs`, `decode_time.rs`,
 //! `decode_array.rs`).
 
+mod accounts;
 mod cancel;
 mod connection;
 mod copy_in;
+mod copy_lines;
 pub mod decode;
 mod decode_array;
 mod decode_text;
 mod decode_time;
+mod doorway;
 pub mod encode;
 mod encode_column;
 mod encode_column_time;
 pub mod encode_copy;
+mod encode_rows;
+mod encode_short;
+mod encode_slot;
 mod encode_text;
 mod encode_time;
 mod float;
 mod frame;
 pub mod http;
+mod listen;
+mod login;
 mod metrics;
 mod numeric;
+mod opening;
 pub mod print;
 mod query;
+mod sasl;
+mod scram;
+mod throttle;
+pub mod tls;
 mod wire;
 
 use std::net::SocketAddr;
@@ -43,11 +58,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
+use accounts::Accounts;
 use connection::Shared;
+use listen::{bind, keep_alive};
+use tls::Tls;
 
-/// Clients that may be connected at once.
-const MAX_CONNECTIONS: usize = 1000;
 /// How long clients may take to go when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long to wait when the system has no more sockets to give.
@@ -63,10 +79,17 @@ impl Server {
     /// Listens at `HOST:PORT`; port 0 picks a free one.
     ///
     /// # Errors
-    /// 0A000 for an address that others than this machine can reach, 22023 for one that cannot be listened at.
+    /// 22023 for an address that cannot be listened at, for one that others than this machine can reach while nothing
+    /// protects the server, and for files of TLS that cannot be used.
     pub async fn bind(engine: Arc<Engine>, listen: &str) -> Result<Server> {
-        let listener = bind_loopback(listen).await?;
-        let shared = Shared { engine, cancels: Arc::default(), shutdown: CancellationToken::new() };
+        let definition = engine.catalog().server();
+        let listener = bind(listen, engine.catalog()).await?;
+        let tls = definition.tls.as_ref().map(Tls::try_new).transpose()?;
+        let accounts = Arc::new(Accounts::new(engine.catalog()));
+        let places = Arc::new(Semaphore::new(definition.max_connections.get().min(Semaphore::MAX_PERMITS)));
+        let shutdown = CancellationToken::new();
+        let shared =
+            Shared { engine, cancels: Arc::default(), accounts, tls, doorway: Arc::default(), places, shutdown };
         Ok(Server { listener, shared })
     }
 
@@ -81,11 +104,10 @@ impl Server {
     /// Serves until `stop` is cancelled; then tells the clients and returns when they have gone, or after three seconds.
     pub async fn run(self, stop: CancellationToken) {
         let mut clients = JoinSet::new();
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((socket, _)) => self.admit(socket, &places, &mut clients),
+                    Ok((socket, address)) => self.admit(socket, address, &mut clients),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a client");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -107,43 +129,14 @@ impl Server {
         }
     }
 
-    fn admit(&self, socket: TcpStream, places: &Arc<Semaphore>, clients: &mut JoinSet<()>) {
+    fn admit(&self, socket: TcpStream, address: SocketAddr, clients: &mut JoinSet<()>) {
         // Rows are written when they are ready: the system must not hold them back for more.
-        if let Err(error) = socket.set_nodelay(true) {
+        if let Err(error) = socket.set_nodelay(true).and_then(|()| keep_alive(&socket)) {
             tracing::debug!(%error, "client left at once");
             return;
         }
-        let shared = self.shared.clone();
-        match Arc::clone(places).try_acquire_owned() {
-            Ok(place) => {
-                clients.spawn(async move {
-                    connection::serve(socket, shared).await;
-                    drop(place);
-                });
-            }
-            Err(_) => {
-                tracing::warn!("more than {MAX_CONNECTIONS} clients: one was refused");
-                clients.spawn(connection::refuse(
-                    socket,
-                    Error::new(Code::TooManyConnections, "sorry, too many clients already"),
-                ));
-            }
-        }
+        clients.spawn(connection::serve(socket, address.ip(), self.shared.clone()));
     }
-}
-
-/// # Errors
-/// 0A000 for an address that others than this machine can reach, 22023 for one that cannot be listened at.
-async fn bind_loopback(listen: &str) -> Result<TcpListener> {
-    let failed =
-        |reason: String| Error::new(Code::InvalidParameterValue, format!("cannot listen on \"{listen}\": {reason}"));
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host(listen).await.map_err(|error| failed(error.to_string()))?.collect();
-    if let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback()) {
-        return Err(Error::unsupported(format!("refusing to listen on {address}, which other machines can reach"))
-            .with_hint("Users, passwords and TLS are not available yet; until they are, listen on 127.0.0.1 or ::1."));
-    }
-    TcpListener::bind(addresses.as_slice()).await.map_err(|error| failed(error.to_string()))
 }
 
 fn local_address(listener: &TcpListener) -> Result<SocketAddr> {

@@ -70,7 +70,7 @@ impl Printer {
     /// # Errors
     /// 22008 for a date or time that PostgreSQL cannot hold.
     pub fn texts(&self, batch: &RecordBatch) -> Result<Vec<Vec<Option<String>>>> {
-        let writers = self.columns.writers(batch, &(0..batch.num_rows()))?;
+        let writers = self.columns.writers(batch)?;
         let mut buffer = BytesMut::new();
         let mut rows = Vec::with_capacity(batch.num_rows());
         for row in 0..batch.num_rows() {

@@ -21,9 +21,6 @@ use crate::session::portal::{Content, Portal, RowReader};
 use crate::session::{Executed, Outcome, Prepared, Session};
 use crate::sql::{self, FetchCount, Statement, StatementKind};
 
-/// Rows that are encoded before the buffer's size is looked at.
-const ENCODE_ROWS: usize = 256;
-
 /// The application name of psql, which shows no row of a plain query before the last has come.
 const PSQL: &str = "psql";
 
@@ -144,7 +141,7 @@ impl Connection {
     /// Sends rows as they come, at most `limit`; tells how many there were.
     async fn send_rows(&mut self, reader: &mut RowReader, formats: &[Format], limit: u64) -> Result<u64, Ended> {
         let settings = self.value_settings();
-        let encoder = RowEncoder::try_new(reader.schema(), formats)?.with_settings(settings);
+        let mut encoder = RowEncoder::try_new(reader.schema(), formats)?.with_settings(settings);
         let mut sent = 0;
         let (wire, _, stop) = self.parts();
         while sent < limit {
@@ -152,9 +149,7 @@ impl Connection {
             let Some(batch) = next_batch(wire, &stop, reader, most).await? else { break };
             let mut first = 0;
             while first < batch.num_rows() {
-                let rows = first..batch.num_rows().min(first + ENCODE_ROWS);
-                first = rows.end;
-                encoder.encode(&batch, rows, &mut wire.output)?;
+                first += encoder.encode_some(&batch, first..batch.num_rows(), FLUSH_BYTES, &mut wire.output)?;
                 flush_when_full(wire, &stop).await?;
             }
             sent += batch.num_rows() as u64;
@@ -177,9 +172,7 @@ impl Connection {
         while let Some(batch) = next_batch(wire, &stop, &mut reader, usize::MAX).await? {
             let mut first = 0;
             while first < batch.num_rows() {
-                let rows = first..batch.num_rows().min(first + ENCODE_ROWS);
-                first = rows.end;
-                encoder.encode(&batch, rows, &mut wire.output)?;
+                first += encoder.encode_some(&batch, first..batch.num_rows(), FLUSH_BYTES, &mut wire.output)?;
                 flush_when_full(wire, &stop).await?;
             }
             sent += batch.num_rows() as u64;
@@ -216,7 +209,7 @@ impl Connection {
             .guard(wire, session.prepare(statement, &declared))
             .await?
             .map_err(|error| error.locate(&parse.query))?;
-        self.session.keep_statement(&name, prepared)?;
+        self.session.keep_statement(&name, prepared.with_declared_oids(parse.type_oids))?;
         Ok(self.wire.send(&ParseComplete::new())?)
     }
 
@@ -262,8 +255,7 @@ impl Connection {
         let name = describe.name.as_deref().unwrap_or_default();
         if describe.target_type == b'S' {
             let prepared = self.session.statement(name)?.clone();
-            let types = prepared.parameters.iter().map(PgType::oid).collect();
-            self.wire.send(&ParameterDescription::new(types))?;
+            self.wire.send(&ParameterDescription::new(prepared.parameter_oids()))?;
             let schema = result_schema(&mut self.session, &prepared)?;
             return self.send_description(schema, &[]);
         }

@@ -8,7 +8,8 @@ use pgwire::messages::{DecodeContext, Message, PgWireFrontendMessage, ProtocolVe
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::error::{Code, Error};
-use crate::server::frame::take_message;
+use crate::server::frame::{MAX_MESSAGE_BYTES, MESSAGE_HEAD_BYTES, take_message};
+use crate::server::opening::{MAX_OPENING_BYTES, Opening, take_opening};
 use crate::session::TransactionStatus;
 
 /// Bytes that are gathered before they are written; rows that are alone are written at once.
@@ -48,6 +49,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 pub struct Wire {
     socket: Box<dyn Transport>,
     context: DecodeContext,
+    max_message_bytes: usize,
     input: BytesMut,
     /// Whole messages that are to be written.
     pub output: BytesMut,
@@ -55,15 +57,56 @@ pub struct Wire {
 
 impl Wire {
     pub fn new(socket: impl Transport + 'static) -> Self {
-        let context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
-        let socket = Box::new(socket);
-        Wire { socket, context, input: BytesMut::with_capacity(8 << 10), output: BytesMut::with_capacity(8 << 10) }
+        let mut context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
+        // What comes before a message with a letter is read by `next_opening`.
+        (context.awaiting_frontend_ssl, context.awaiting_frontend_startup) = (false, false);
+        let (input, output) = (BytesMut::with_capacity(8 << 10), BytesMut::with_capacity(8 << 10));
+        Wire { socket: Box::new(socket), context, max_message_bytes: MAX_OPENING_BYTES, input, output }
     }
 
-    /// From now on messages of a log-in are expected, of a session, or the very first: see [`DecodeContext`].
-    pub fn expect(&mut self, awaiting_ssl: bool, awaiting_startup: bool) {
-        self.context.awaiting_frontend_ssl = awaiting_ssl;
-        self.context.awaiting_frontend_startup = awaiting_startup;
+    /// The client has logged in: its messages may be as long as PostgreSQL's.
+    pub fn allow_long_messages(&mut self) {
+        self.max_message_bytes = MAX_MESSAGE_BYTES;
+    }
+
+    /// The socket itself, to be used another way; what is left is good for nothing.
+    ///
+    /// # Errors
+    /// 08P01 if there is input already: it was sent before it could be encrypted, perhaps by somebody in between who wants
+    /// it to be taken for the client's (CVE-2021-23222).
+    pub fn take_socket(&mut self) -> Result<Box<dyn Transport>, Broken> {
+        if !self.input.is_empty() {
+            let error = Error::new(Code::ProtocolViolation, "received unencrypted data after SSL request").with_detail(
+                "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+            );
+            return Err(Broken::Protocol(error));
+        }
+        Ok(std::mem::replace(&mut self.socket, Box::new(tokio::io::empty())))
+    }
+
+    /// Waits for the first message of a connection, or what comes before that.
+    pub async fn next_opening(&mut self) -> Result<Opening, Broken> {
+        loop {
+            if let Some(opening) = take_opening(&mut self.input).map_err(Broken::Protocol)? {
+                return Ok(opening);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// The body of the next message, which has to be one of a log-in.
+    pub async fn next_password(&mut self) -> Result<BytesMut, Broken> {
+        loop {
+            if let Some(mut message) = self.take_message()? {
+                let letter = message[0];
+                if letter != b'p' {
+                    let message = format!("expected SASL response, got message type {letter}");
+                    return Err(Broken::Protocol(Error::new(Code::ProtocolViolation, message)));
+                }
+                return Ok(message.split_off(MESSAGE_HEAD_BYTES));
+            }
+            self.read().await?;
+        }
     }
 
     /// Waits for the next message. Nothing is lost when the future is dropped.
@@ -72,20 +115,26 @@ impl Wire {
             if let Some(message) = self.decode()? {
                 return Ok(message);
             }
-            if self.socket.read_buf(&mut self.input).await? == 0 {
-                return Err(Broken::Gone);
-            }
+            self.read().await?;
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Broken> {
+        match self.socket.read_buf(&mut self.input).await? {
+            0 => Err(Broken::Gone),
+            _ => Ok(()),
         }
     }
 
     fn decode(&mut self) -> Result<Option<PgWireFrontendMessage>, Broken> {
-        if self.context.awaiting_frontend_ssl || self.context.awaiting_frontend_startup {
-            return Ok(PgWireFrontendMessage::decode(&mut self.input, &self.context)?);
-        }
-        match take_message(&mut self.input).map_err(Broken::Protocol)? {
+        match self.take_message()? {
             Some(mut message) => Ok(PgWireFrontendMessage::decode(&mut message, &self.context)?),
             None => Ok(None),
         }
+    }
+
+    fn take_message(&mut self) -> Result<Option<BytesMut>, Broken> {
+        take_message(&mut self.input, self.max_message_bytes).map_err(Broken::Protocol)
     }
 
     /// Returns when the client has gone. What it sends meanwhile is kept.
@@ -112,6 +161,12 @@ impl Wire {
             }
         }
         Ok(())
+    }
+
+    /// As [`Wire::flush`], and then the end: no message is behind this one.
+    pub async fn finish(&mut self) -> Result<(), Broken> {
+        self.flush().await?;
+        Ok(self.socket.shutdown().await?)
     }
 
     /// An error or a notice.

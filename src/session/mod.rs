@@ -53,6 +53,22 @@ pub struct Prepared {
     pub planned: Option<Arc<Planned>>,
     /// The types of its parameters.
     pub parameters: Vec<PgType>,
+    /// The types that the client gave to parameters, by position; 0 where it left that to us.
+    declared_oids: Vec<u32>,
+}
+
+impl Prepared {
+    /// Keeps what the client called the types of its parameters.
+    pub fn with_declared_oids(self, declared_oids: Vec<u32>) -> Self {
+        Prepared { declared_oids, ..self }
+    }
+
+    /// The types of its parameters as the client called them: drivers want to hear `varchar` again, which is text here.
+    pub fn parameter_oids(&self) -> Vec<u32> {
+        let declared = self.declared_oids.iter().copied().chain(std::iter::repeat(0));
+        let own = self.parameters.iter().map(PgType::oid);
+        own.zip(declared).map(|(own, declared)| if matches!(declared, 0 | 705) { own } else { declared }).collect()
+    }
 }
 
 /// What a statement comes to.
@@ -162,7 +178,8 @@ impl Session {
             _ => None,
         };
         let parameters = planned.as_ref().map(|planned| planned.parameters.clone()).unwrap_or_default();
-        Ok(Prepared { statement: Arc::new(statement), planned: planned.map(Arc::new), parameters })
+        let planned = planned.map(Arc::new);
+        Ok(Prepared { statement: Arc::new(statement), planned, parameters, declared_oids: vec![] })
     }
 
     /// pg_dump would lock tables and read what only PostgreSQL keeps; its first statement says no in words of ours.

@@ -15,6 +15,8 @@ enum Kind {
     /// A time-out that is not kept: 0 only.
     Off,
     TimeZone,
+    /// UTF8, however it is spelled.
+    Encoding,
     /// Cannot be set at all.
     ReadOnly,
 }
@@ -36,7 +38,7 @@ const fn setting(name: &'static str, default: &'static str, kind: Kind, reported
 static SETTINGS: [Setting; 27] = [
     setting("application_name", "", Kind::Free, true),
     setting("bytea_output", "hex", Kind::OneOf(&["hex"]), false),
-    setting("client_encoding", "UTF8", Kind::OneOf(&["UTF8", "utf8", "utf-8", "UTF-8", "unicode", "UNICODE"]), true),
+    setting("client_encoding", "UTF8", Kind::Encoding, true),
     setting(
         "client_min_messages",
         "notice",
@@ -217,9 +219,17 @@ fn check(setting: &Setting, value: &str) -> Result<String> {
             let found = values.iter().find(|known| known.eq_ignore_ascii_case(value)).ok_or_else(refuse)?;
             // Spellings of one and the same value all become the first.
             Ok(match setting.name {
-                "client_encoding" | "DateStyle" | "standard_conforming_strings" => values[0].to_string(),
+                "DateStyle" | "standard_conforming_strings" => values[0].to_string(),
                 _ => found.to_string(),
             })
+        }
+        // PostgreSQL looks at letters and digits only: there are drivers that send the name in quotes.
+        Kind::Encoding => {
+            let name: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+            match name.to_ascii_lowercase().as_str() {
+                "utf8" | "unicode" => Ok(setting.default.to_string()),
+                _ => Err(refuse()),
+            }
         }
         Kind::TimeZone => {
             let zone = match value.to_ascii_lowercase().as_str() {
@@ -260,8 +270,11 @@ mod tests {
         assert_eq!(settings.set("server_version", Some("9"), false).unwrap_err().sqlstate(), "55P02");
         assert_eq!(settings.set("TimeZone", Some("Mars/Olympus"), false).unwrap_err().sqlstate(), "22023");
         assert!(settings.set("statement_timeout", Some("0"), false).is_ok());
-        assert!(settings.set("client_encoding", Some("utf-8"), false).is_ok());
-        assert_eq!(settings.get("client_encoding").unwrap().1, "UTF8");
+        for name in ["utf-8", "'utf-8'", "Unicode", "UTF_8"] {
+            settings.set("client_encoding", Some(name), false).unwrap();
+            assert_eq!(settings.get("client_encoding").unwrap().1, "UTF8");
+        }
+        assert_eq!(settings.set("client_encoding", Some("LATIN1"), false).unwrap_err().sqlstate(), "0A000");
     }
 
     #[test]

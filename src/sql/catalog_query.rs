@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, CastKind, DataType, Expr, Ident, ObjectName, ObjectNamePart, Query, SelectItem,
-    SetExpr, Subscript, TableAlias, TableFactor, Value, Visit, VisitMut, Visitor, VisitorMut,
+    SetExpr, Subscript, TableAlias, TableFactor, TableFunctionArgs, Value, ValueWithSpan, Visit, VisitMut, Visitor,
+    VisitorMut,
 };
 
 use crate::pg_catalog::{PG_CATALOG, catalog_column_type, is_catalog_relation, relation_oid};
@@ -26,15 +27,17 @@ pub fn rewrite_catalog_names(query: &mut Query) {
     let mut finder = Finder::default();
     let _ = Visit::visit(query, &mut finder);
     show_registered(query);
-    let mut rewriter = Rewriter { with_queries: finder.with_queries, tables: BTreeMap::new() };
+    let Finder { with_queries, about_catalogs } = finder;
+    let mut rewriter = Rewriter { with_queries, about_catalogs, tables: BTreeMap::new() };
     let _ = query.visit(&mut rewriter);
     let _ = query.visit(&mut TableNumbers(rewriter.tables));
 }
 
-/// Finds the names of WITH queries, which hide catalog tables.
+/// Finds the names of WITH queries, which hide catalog tables, and whether there are such tables.
 #[derive(Default)]
 struct Finder {
     with_queries: BTreeSet<String>,
+    about_catalogs: bool,
 }
 
 impl Visitor for Finder {
@@ -43,6 +46,13 @@ impl Visitor for Finder {
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         self.with_queries
             .extend(query.with.iter().flat_map(|with| &with.cte_tables).map(|table| fold_ident(&table.alias.name)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, .. } = factor {
+            self.about_catalogs |= relation_name(name).is_some_and(|name| is_catalog_relation(&name));
+        }
         ControlFlow::Continue(())
     }
 }
@@ -54,10 +64,7 @@ fn show_registered(query: &mut Query) {
         let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = &mut *item else { continue };
         let Some(registered) = registered_cast(expr) else { continue };
         let shown = call(registered.output(), vec![inner_of_cast(expr)]);
-        match item {
-            SelectItem::ExprWithAlias { expr, .. } => *expr = shown,
-            _ => *item = SelectItem::ExprWithAlias { expr: shown, alias: Ident::new(registered.type_name()) },
-        }
+        *expr = shown;
     }
 }
 
@@ -79,6 +86,8 @@ fn inner_of_cast(expr: &Expr) -> Expr {
 
 struct Rewriter {
     with_queries: BTreeSet<String>,
+    /// Whether a column's name tells its type.
+    about_catalogs: bool,
     /// The catalog tables by the names under which the query knows them.
     tables: BTreeMap<String, u32>,
 }
@@ -89,6 +98,10 @@ impl VisitorMut for Rewriter {
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
         match factor {
             TableFactor::Table { name, alias, args: None, .. } => self.name_table(name, alias),
+            // `pg_timezone_names()` is what the view of that name shows.
+            TableFactor::Table { name, args, .. } if is_without_arguments(args.as_ref()) && is_view(name) => {
+                *args = None
+            }
             TableFactor::Table { name, .. } | TableFactor::Function { name, .. } => strip_schema(name),
             _ => {}
         }
@@ -110,6 +123,9 @@ impl VisitorMut for Rewriter {
                 if let Some(rewritten) = rewrite_function(function) {
                     *expr = rewritten;
                 }
+            }
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+                escape_by_backslash(pattern, escape_char);
             }
             Expr::AnyOp { left, right, .. } => self.read_placeholder(left, right),
             Expr::Cast { .. } => rewrite_cast(expr),
@@ -157,7 +173,7 @@ impl Rewriter {
             Expr::CompoundIdentifier(parts) => parts.last().map(fold_ident)?,
             _ => return None,
         };
-        if self.tables.is_empty() { None } else { catalog_column_type(&name) }
+        if self.about_catalogs { catalog_column_type(&name) } else { None }
     }
 
     /// A quoted constant beside an array or a number of a catalog is one itself: `polroles = '{0}'`.
@@ -165,7 +181,7 @@ impl Rewriter {
         let is_literal =
             matches!(literal.as_ref(), Expr::Value(value) if matches!(value.value, Value::SingleQuotedString(_)));
         let numeric =
-            |pg_type: &PgType| matches!(pg_type, PgType::Array(_) | PgType::Int2 | PgType::Int4 | PgType::Int8);
+            |pg_type: &PgType| matches!(pg_type, PgType::Array(_) | PgType::Int2 | PgType::Int4 | PgType::Oid);
         if is_literal && let Some(pg_type) = self.column_type(column).filter(numeric) {
             **literal = cast_call(literal.as_ref().clone(), &pg_type);
         }
@@ -184,8 +200,24 @@ impl Rewriter {
     }
 }
 
+/// DataFusion's LIKE knows no other escape character.
+fn escape_by_backslash(pattern: &mut Box<Expr>, escape: &mut Option<ValueWithSpan>) {
+    let is_other = |value: &Value| matches!(value, Value::SingleQuotedString(text) if text != "\\");
+    if let Some(character) = escape.take_if(|escape| is_other(&escape.value)) {
+        **pattern = call("like_escape", vec![pattern.as_ref().clone(), Expr::Value(character)]);
+    }
+}
+
 fn cast_expr(expr: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+fn is_without_arguments(arguments: Option<&TableFunctionArgs>) -> bool {
+    arguments.is_some_and(|arguments| arguments.args.is_empty())
+}
+
+fn is_view(name: &ObjectName) -> bool {
+    relation_name(name).is_some_and(|name| is_catalog_relation(&name))
 }
 
 /// `c.tableoid`, which every table has and no list of columns shows, is the number of the table that `c` is.

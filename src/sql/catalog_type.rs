@@ -26,6 +26,12 @@ impl Registered {
         })
     }
 
+    /// Whose input or output this function is.
+    pub fn of_function(name: &str) -> Option<Registered> {
+        let all = [Registered::Class, Registered::Type, Registered::Procedure, Registered::Namespace, Registered::Role];
+        all.into_iter().find(|registered| registered.input() == name || registered.output() == name)
+    }
+
     pub fn type_name(self) -> &'static str {
         match self {
             Registered::Class => "regclass",
@@ -69,12 +75,15 @@ pub fn catalog_type(written: &str) -> Option<PgType> {
         return Some(PgType::Array(Box::new(element)));
     }
     match name.as_str() {
-        "oid" | "xid" | "cid" => Some(PgType::Int8),
-        "name" | "\"char\"" | "cstring" | "unknown" | "pg_node_tree" | "inet" | "bpchar" | "aclitem"
-        | "sql_identifier" | "character_data" | "yes_or_no" | "regclass" | "regtype" | "regproc" => Some(PgType::Text),
+        "oid" => Some(PgType::Oid),
+        "xid" | "cid" => Some(PgType::Int8),
+        "name" | "sql_identifier" => Some(PgType::Name),
+        "\"char\"" => Some(PgType::Char),
+        "cstring" | "unknown" | "pg_node_tree" | "bpchar" | "aclitem" | "character_data" | "yes_or_no" | "regclass"
+        | "regtype" | "regproc" => Some(PgType::Text),
         "cardinal_number" => Some(PgType::Int4),
         "int2vector" => Some(PgType::Array(Box::new(PgType::Int2))),
-        "oidvector" => Some(PgType::Array(Box::new(PgType::Int8))),
+        "oidvector" => Some(PgType::Array(Box::new(PgType::Oid))),
         other if is_qualified => PgType::parse(other).ok(),
         _ => None,
     }
@@ -94,12 +103,12 @@ mod tests {
     #[test]
     fn types_of_catalogs_have_one_of_ours_and_others_stay() {
         for (written, expected) in [
-            ("oid", Some("bigint")),
+            ("pg_catalog.oid", Some("oid")),
             ("pg_catalog.text", Some("text")),
             ("pg_catalog.int4", Some("integer")),
-            ("\"char\"[]", Some("text[]")),
+            ("\"char\"[]", Some("\"char\"[]")),
             ("pg_catalog.int2[]", Some("smallint[]")),
-            ("NAME", Some("text")),
+            ("NAME", Some("name")),
             ("bigint", None),
             ("int4[]", None),
             ("no_such", None),

@@ -78,7 +78,11 @@ impl Parameter {
                 let keys = keys.as_primitive::<arrow::Decimal256Type>();
                 texts(keys.len(), |i, out| put(out, keys.value_as_string(i).as_bytes()))
             }
-            PgType::Text | PgType::Jsonb => {
+            PgType::Oid => {
+                let keys = keys.as_primitive::<arrow::UInt32Type>().values();
+                array(Type::OID_ARRAY, Type::OID, keys.len(), |i, out| put(out, &keys[i].to_be_bytes()))
+            }
+            PgType::Text | PgType::Jsonb | PgType::Name | PgType::Char => {
                 let keys = keys.as_string_view();
                 texts(keys.len(), |i, out| put_text(out, keys.value(i)))
             }

@@ -180,7 +180,7 @@ impl Family {
             PgType::Bool => Family::Bool,
             PgType::Int2 | PgType::Int4 | PgType::Int8 => Family::Integer,
             PgType::Numeric { .. } => Family::Numeric,
-            PgType::Text | PgType::Uuid => Family::Text,
+            PgType::Text | PgType::Uuid | PgType::Name => Family::Text,
             PgType::Date => Family::Date,
             PgType::Timestamp => Family::Timestamp,
             PgType::Timestamptz => Family::Timestamptz,
@@ -191,6 +191,8 @@ impl Family {
             | PgType::Interval
             | PgType::Json
             | PgType::Jsonb
+            | PgType::Char
+            | PgType::Oid
             | PgType::Array(_) => return None,
         })
     }

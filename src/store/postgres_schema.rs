@@ -224,10 +224,14 @@ impl StoredColumn {
             nullable: !self.not_null || relation.kind == RelationKind::ForeignTable,
             number: self.number,
             // Without effect where the type is this one already; otherwise the answer is still what we read.
-            value: format!("{column}::{cast}"),
+            value: match self.type_oid {
+                // Its cast to text shows a mask where its output does not.
+                INET if is_own => format!("pg_catalog.textin(pg_catalog.inet_out({column}))"),
+                _ => format!("{column}::{cast}"),
+            },
             keys,
             equality,
-            can_filter: !padded,
+            can_filter: !padded && !(is_own && self.is_address()),
             key_equality: self.key_equality(&pg_type, is_own),
             pg_type,
         })
@@ -239,7 +243,7 @@ impl StoredColumn {
             PgType::Json => KeyEquality::None { reason: "type json has no equality".to_string() },
             PgType::Array(_) => KeyEquality::None { reason: format!("keys of type {pg_type} are not supported") },
             PgType::Jsonb => of_store("equal values of type jsonb need not look the same".to_string()),
-            _ if is_own && (self.type_oid == BPCHAR || self.is_citext()) => {
+            _ if is_own && (self.type_oid == BPCHAR || self.is_citext() || self.is_address()) => {
                 of_store(format!("its type {} has an equality of its own", self.declared))
             }
             _ if is_own && self.is_collated_freely => {
@@ -257,12 +261,18 @@ impl StoredColumn {
             BPCHAR => ("text[]::bpchar[]".to_string(), Equality::Native),
             // A cast would cut the key to its first byte.
             CHAR => (keys_of(pg_type), Equality::Value),
+            _ if self.is_address() => (format!("text[]::pg_catalog.{}[]", self.type_name), Equality::Native),
             _ if self.type_kind == "e" => (keys_of(pg_type), Equality::Enum(type_name)),
             _ if self.is_citext() => {
                 (format!("text[]::{type_name}[]"), Equality::OperatorOf(quote_identifier(&self.type_schema)))
             }
             _ => (keys_of(pg_type), Equality::Native),
         }
+    }
+
+    /// Of a network: shown as text, and compared as what it says.
+    fn is_address(&self) -> bool {
+        matches!(self.type_oid, INET | CIDR | MACADDR | MACADDR8)
     }
 
     fn is_citext(&self) -> bool {
@@ -274,7 +284,9 @@ impl StoredColumn {
             return Ok(PgType::Text);
         }
         match self.type_oid {
-            CHAR | NAME | VARCHAR | BPCHAR => Ok(PgType::Text),
+            CHAR | NAME | VARCHAR | BPCHAR | CIDR | MACADDR | MACADDR8 => Ok(PgType::Text),
+            // Casts of its arrays to text write what its own values do not show.
+            INET if !self.is_array => Ok(PgType::Text),
             NUMERIC => self.numeric(),
             // What of_oid takes for text or plain numeric stands above.
             705 | 0 => Err(self.unsupported()),
@@ -314,6 +326,10 @@ const NAME: i64 = 19;
 const BPCHAR: i64 = 1042;
 const VARCHAR: i64 = 1043;
 const NUMERIC: i64 = 1700;
+const INET: i64 = 869;
+const CIDR: i64 = 650;
+const MACADDR: i64 = 829;
+const MACADDR8: i64 = 774;
 /// `FirstNormalObjectId`: what users and extensions make.
 const FIRST_USER_OID: i64 = 16384;
 

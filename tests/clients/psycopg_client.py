@@ -1,54 +1,14 @@
-"""psycopg 3 against a running server: psycopg_client.py PORT. Prints a line a check; exit code 1 when one failed."""
-import datetime as dt
-import decimal
-import sys
+"""psycopg 3: text and binary results, three ways to stream, cancel, rows in, transactions, pipelines."""
 import threading
-import traceback
-import uuid
 
 import psycopg
 
-PORT = int(sys.argv[1])
-STREAM = "SELECT CAST(order_id AS int), amount FROM orders"
-FAILED = []
+from check import ARRAYS, SECURED, STREAM, VALUES, check, finish, same
 
 
-def connect():
-    return psycopg.connect(f"host=127.0.0.1 port={PORT} user=tests dbname=lookaside", autocommit=True)
-
-
-def check(function):
-    try:
-        function()
-        print("ok", function.__name__)
-    except Exception:
-        FAILED.append(function.__name__)
-        print("FAILED", function.__name__)
-        traceback.print_exc(file=sys.stdout)
-
-
-def same(found, expected):
-    assert found == expected, f"found {found!r}, expected {expected!r}"
-
-
-MOMENT = dt.datetime(2024, 2, 29, 12, 34, 56, 789012)
-VALUES = [
-    ("boolean", True),
-    ("smallint", -7),
-    ("int", 2**31 - 1),
-    ("bigint", 2**53 + 1),
-    ("real", 1.5),
-    ("double precision", 1.1),
-    ("numeric(12,4)", decimal.Decimal("-12345.6700")),
-    ("text", "héllo ✓ o'brien; --"),
-    ("bytea", b"\x00\xff\x10"),
-    ("date", dt.date(2024, 2, 29)),
-    ("timestamp", MOMENT),
-    ("timestamptz", MOMENT.replace(tzinfo=dt.timezone.utc)),
-    ("uuid", uuid.UUID("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")),
-    ("bigint[]", [1, None, 2**53 + 1]),
-    ("text[]", ["a", 'b "c"', None]),
-]
+def connect(**options):
+    # libpq reads where the server is.
+    return psycopg.connect(autocommit=True, **options)
 
 
 @check
@@ -57,7 +17,7 @@ def parameters_and_results_keep_their_values():
         connection.execute("SET TimeZone TO 'UTC'")
         for binary in (False, True):
             mark = "%b" if binary else "%t"
-            for name, value in VALUES:
+            for name, value in VALUES + ARRAYS:
                 row = connection.execute(f"SELECT CAST({mark} AS {name})", (value,), binary=binary).fetchone()
                 assert row == (value,), f"{name}, binary {binary}: found {row!r}, expected {value!r}"
             same(connection.execute("SELECT CAST(%s AS text)", (None,), binary=binary).fetchone(), (None,))
@@ -170,4 +130,21 @@ def statements_in_a_pipeline_are_answered_in_order():
         same(connection.execute("SELECT CAST(1 AS int)").fetchone(), (1,))
 
 
-sys.exit(1 if FAILED else 0)
+if SECURED:
+
+    @check
+    def wrong_password_is_refused_and_not_shown():
+        try:
+            connect(password="not the one")
+            raise AssertionError("it was let in")
+        except psycopg.OperationalError as error:
+            assert "password authentication failed" in str(error), str(error)
+            assert "not the one" not in str(error)
+
+    @check
+    def connection_is_encrypted():
+        with connect() as connection:
+            assert connection.pgconn.ssl_in_use
+
+
+finish()

@@ -174,6 +174,11 @@ async fn errors_of_the_extended_query_skip_to_sync() {
     // Also a whole query is skipped: the client does not know of the error yet.
     client.send(Messages::default().parse("", "SELEKT").query("SELECT 2").sync()).await;
     assert_eq!(client.until_ready().await.len(), 2);
+    // The error itself comes at once, to a client that has sent Flush and waits for it.
+    client.send(Messages::default().parse("", "SELEKT").flush()).await;
+    assert!(client.next().await.unwrap().starts_with("E ERROR 42601 "));
+    client.send(Messages::default().sync()).await;
+    assert_eq!(client.until_ready().await, ["Z I"]);
     client.send(good(Messages::default()).sync()).await;
     assert_eq!(client.until_ready().await, ["1", "2", "D 1", "C SELECT 1", "Z I"]);
 

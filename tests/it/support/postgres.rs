@@ -222,8 +222,8 @@ impl Drop for PostgresServer {
     }
 }
 
-/// In the PATH, or where Debian has the programs of each version: the newest.
-fn find(name: &str) -> PathBuf {
+/// A program of PostgreSQL: in the PATH, or where Debian has the programs of each version: the newest.
+pub fn find(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut candidates = std::env::split_paths(&path).map(|folder| folder.join(name)).collect::<Vec<_>>();
     let mut versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().collect::<Vec<_>>();

@@ -103,6 +103,12 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Its open descriptors.
+    pub fn descriptors(&self) -> u64 {
+        let process = self.child.id().expect("it runs");
+        std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count() as u64
+    }
+
     /// Sends a signal by its name, as in `INT`.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();

@@ -97,7 +97,11 @@ pub struct RawClient {
 impl RawClient {
     /// Connects and sends nothing.
     pub async fn open(port: u16) -> RawClient {
-        let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        Self::over(TcpStream::connect(("127.0.0.1", port)).await.unwrap())
+    }
+
+    /// As [`RawClient::open`], over a socket that is connected.
+    pub fn over(socket: TcpStream) -> RawClient {
         RawClient { socket, input: BytesMut::new(), pid: 0, secret: 0 }
     }
 
