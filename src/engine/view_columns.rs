@@ -10,7 +10,6 @@ use datafusion::sql::sqlparser::ast::{Query, TableFactor, Visit, Visitor};
 use super::Engine;
 use crate::catalog::{Catalog, Relation, View, Viewer};
 use crate::pg_catalog::ViewColumns;
-use crate::sql::view::inline_views;
 use crate::sql_name::{fold_ident, relation_name};
 
 /// Plans a view to see its columns, unless that would wait for a store.
@@ -24,7 +23,7 @@ impl ViewColumns for PlannedViewColumns {
     async fn columns(&self, view: &View) -> Option<SchemaRef> {
         let engine = self.engine.upgrade()?;
         let mut query = view.query.as_ref().clone();
-        inline_views(&mut query, &|name| engine.catalog.view(name)).ok()?;
+        engine.inline_views(&mut query, &Viewer::owner()).ok()?;
         if waits_for_a_store(&query, &engine.catalog) {
             return None;
         }
