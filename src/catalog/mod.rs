@@ -71,6 +71,7 @@ pub const SCHEMA_NAME: &str = "public";
 /// All that queries may name.
 pub struct Catalog {
     relations: BTreeMap<String, Relation>,
+    connections: Vec<Connection>,
     views: RwLock<BTreeMap<String, StoredView>>,
     running: Arc<RunningQueries>,
     backends: Arc<Backends>,
@@ -79,6 +80,13 @@ pub struct Catalog {
     server: ServerDefinition,
     users: Vec<UserDefinition>,
     grants: Vec<GrantDefinition>,
+}
+
+/// A connection as tools are told of it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub name: String,
+    pub comment: Option<String>,
 }
 
 /// A stream or a lookup table.
@@ -96,12 +104,18 @@ impl Catalog {
         let server = std::mem::take(&mut definition.server);
         let users = std::mem::take(&mut definition.users);
         let grants = std::mem::take(&mut definition.grants);
+        let told = |connection: &definition::ConnectionDefinition| Connection {
+            name: connection.name.clone(),
+            comment: connection.comment.clone(),
+        };
+        let connections = definition.connections.iter().map(told).collect();
         let relations = open::open(definition)?;
         let (views, running, backends) = (RwLock::default(), Arc::default(), Arc::default());
         // Every RandomState has keys of its own, taken from the system's source of randomness.
         let random = |number: u8| RandomState::new().hash_one(number);
         let view_schema = format!("view {:016x}{:016x}", random(0), random(1));
-        Ok(Arc::new(Catalog { relations, views, running, backends, view_schema, server, users, grants }))
+        let catalog = Catalog { relations, connections, views, running, backends, view_schema, server, users, grants };
+        Ok(Arc::new(catalog))
     }
 
     /// A schema with the streams and lookup tables, whoever asks: what a view names is read with the rights of who made the
@@ -143,6 +157,10 @@ impl Catalog {
     /// Streams and lookup tables in the order of their names.
     pub fn relations(&self) -> impl Iterator<Item = (&str, &Relation)> {
         self.relations.iter().map(|(name, relation)| (name.as_str(), relation))
+    }
+
+    pub fn connections(&self) -> &[Connection] {
+        &self.connections
     }
 
     /// Lookup tables in the order of their names.
@@ -208,6 +226,12 @@ impl Catalog {
     pub fn view(&self, name: &str) -> Option<View> {
         let views = self.views.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         views.get(name).map(|stored| stored.view.clone())
+    }
+
+    /// All views, in the order of their names.
+    pub fn views(&self) -> Vec<(String, StoredView)> {
+        let views = self.views.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        views.iter().map(|(name, stored)| (name.clone(), stored.clone())).collect()
     }
 
     /// Keeps a view.

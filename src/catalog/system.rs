@@ -25,6 +25,14 @@ use crate::pg_type::{PgType, UTC};
 /// The schema's name, which is part of the names of views and functions.
 pub const SYSTEM_SCHEMA: &str = "lookaside";
 
+/// The views' names and columns.
+///
+/// # Errors
+/// Internal only.
+pub fn system_views() -> Result<Vec<(&'static str, SchemaRef)>> {
+    SystemView::ALL.into_iter().map(|view| Ok((view.name(), view.schema()?))).collect()
+}
+
 /// The views of one catalog.
 #[derive(Debug)]
 pub(super) struct SystemSchema {
@@ -102,6 +110,11 @@ impl SchemaProvider for SystemSchema {
     fn table_exist(&self, name: &str) -> bool {
         SystemView::of_name(name).is_some()
     }
+}
+
+/// Whether a provider is one of these views.
+pub fn is_system_view(provider: &Arc<dyn TableProvider>) -> bool {
+    provider.downcast_ref::<SystemTable>().is_some()
 }
 
 struct SystemTable {

@@ -167,6 +167,7 @@ impl Session {
     /// Whatever is wrong with it, with its position in the text; 25P02 inside a failed transaction.
     pub async fn prepare(&mut self, statement: Statement, declared: &[Option<PgType>]) -> Result<Prepared> {
         self.refuse_in_failed_transaction(&statement)?;
+        self.refuse_dump()?;
         let planned = match &statement.kind {
             StatementKind::Query(query)
             | StatementKind::ShowRelation { query }
@@ -185,6 +186,15 @@ impl Session {
         let parameters = planned.as_ref().map(|planned| planned.parameters.clone()).unwrap_or_default();
         let planned = planned.map(Arc::new);
         Ok(Prepared { statement: Arc::new(statement), planned, parameters, declared_oids: vec![] })
+    }
+
+    /// pg_dump would lock tables and read what only PostgreSQL keeps; its first statement says no in words of ours.
+    fn refuse_dump(&self) -> Result<()> {
+        match self.settings.application_name() {
+            name @ ("pg_dump" | "pg_dumpall") => Err(Error::unsupported(format!("{name} is not supported"))
+                .with_hint("What there is stands in the catalog files; COPY (SELECT …) TO STDOUT reads rows.")),
+            _ => Ok(()),
+        }
     }
 
     /// Runs a prepared statement with the values of its parameters.

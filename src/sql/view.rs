@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::catalog::system::SYSTEM_SCHEMA;
 use crate::catalog::{Reach, SCHEMA_NAME, View};
 use crate::error::{Code, Error, Result};
+use crate::pg_catalog::{INFORMATION_SCHEMA, PG_CATALOG, is_catalog_relation};
 use crate::sql_name::{fold_ident, relation_name};
 
 /// How deep views may refer to views.
@@ -124,10 +125,10 @@ fn move_to_schema(name: &mut ObjectName, schema: &str) {
     }
 }
 
-/// Whether the name is one of the system's own schema, where nobody makes views.
+/// Whether the name is in one of the system's own schemas, where nobody makes views.
 fn is_system_name(name: &ObjectName) -> bool {
     let schema = name.0.iter().rev().nth(1).and_then(|part| part.as_ident());
-    schema.is_some_and(|schema| fold_ident(schema) == SYSTEM_SCHEMA)
+    schema.is_some_and(|schema| [SYSTEM_SCHEMA, PG_CATALOG, INFORMATION_SCHEMA].contains(&fold_ident(schema).as_str()))
 }
 
 fn options_on_view(view: &str, hint: &Expr) -> Error {
@@ -168,7 +169,9 @@ impl VisitorMut for Qualifier {
             let name = Ident::with_quote('"', table);
             *alias = Some(TableAlias { explicit: true, name, columns: vec![], at: None });
         }
-        name.0.insert(0, ast::ObjectNamePart::Identifier(Ident::new(SCHEMA_NAME)));
+        let schema =
+            if is_catalog_relation(&relation_name(name).unwrap_or_default()) { PG_CATALOG } else { SCHEMA_NAME };
+        name.0.insert(0, ast::ObjectNamePart::Identifier(Ident::new(schema)));
         ControlFlow::Continue(())
     }
 }

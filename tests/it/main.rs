@@ -15,6 +15,7 @@ mod protocol;
 mod protocol_copy;
 mod protocol_stop;
 mod psql;
+mod psql_catalog;
 mod slt;
 mod soak;
 mod soak_connections;

@@ -208,3 +208,26 @@ async fn shutdown_ends_running_statements_and_the_server() {
     let config = format!("host=127.0.0.1 port={port} user=tests");
     assert!(tokio_postgres::connect(&config, NoTls).await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn sessions_are_cancelled_and_ended_by_functions() {
+    let server = Lookaside::start(CATALOG).await;
+    let mut client = RawClient::connect(server.port).await;
+    let mut other = RawClient::connect(server.port).await;
+    let said = |answer: &'static str| ["T said:16", answer, "C SELECT 1", "Z I"];
+
+    client.send(Messages::default().query("SELECT id FROM inbox")).await;
+    assert_eq!(client.next().await.unwrap(), "T id:20");
+    let cancel = format!("SELECT pg_cancel_backend({}) AS said", client.pid);
+    assert_eq!(other.query(&cancel).await, said("D t"));
+    assert_eq!(client.until_ready().await, [CANCELED, "Z I"]);
+    // One that rests has nothing to be cancelled.
+    assert_eq!(other.query(&cancel).await, said("D t"));
+    assert_eq!(client.query("SELECT 1 AS a").await[1], "D 1");
+
+    let end = format!("SELECT pg_terminate_backend({}) AS said", client.pid);
+    assert_eq!(other.query(&end).await, said("D t"));
+    let ended = ["E FATAL 57P01 terminating connection due to administrator command"];
+    assert_eq!(client.until_ready().await, ended);
+    assert_eq!(other.query("SELECT pg_terminate_backend(1, 100) AS said").await, said("D f"));
+}
