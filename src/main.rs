@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use lookaside::command::{check, demo, query, serve};
+use lookaside::command::{check, demo, passwd, query, serve};
 use lookaside::telemetry::{self, LogFormat};
 
 #[global_allocator]
@@ -66,6 +66,8 @@ enum Command {
         #[arg(long)]
         sql: Vec<PathBuf>,
     },
+    /// Make the verifier of a password, for [user.X] in a catalog file.
+    Passwd,
 }
 
 fn main() -> ExitCode {
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
             Command::Serve { catalog, listen, http, sql } => serve::run(&catalog, listen, http, &sql).await,
             Command::Query { catalog, format, file, sql } => query::run(&catalog, format, file, sql).await,
             Command::Check { catalog, sql } => check::run(&catalog, &sql).await,
+            Command::Passwd => passwd::run(),
         }
     });
     // What still reads a file or waits for a name to be resolved is not waited for.

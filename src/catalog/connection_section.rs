@@ -24,7 +24,8 @@ pub(super) fn read_connection(name: &str, section: &Section) -> Option<Connectio
     section.choice("type", &[("postgres", ())])?;
     let connection = read_postgres(&section.of_type("postgres"))?;
     let kind = ConnectionKind::Postgres(connection);
-    Some(ConnectionDefinition { name: name.to_string(), origin: section.origin.clone(), kind })
+    let comment = section.comment();
+    Some(ConnectionDefinition { name: name.to_string(), origin: section.origin.clone(), comment, kind })
 }
 
 fn read_postgres(section: &Section) -> Option<PostgresConnection> {

@@ -50,6 +50,8 @@ impl fmt::Display for Origin {
 pub struct StreamDefinition {
     pub name: String,
     pub origin: Origin,
+    /// What `\d+` and other tools show of it.
+    pub comment: Option<String>,
     pub on_malformed: OnMalformed,
     pub kind: StreamKind,
 }
@@ -102,6 +104,8 @@ pub struct ColumnDefinition {
 pub struct LookupDefinition {
     pub name: String,
     pub origin: Origin,
+    /// What `\d+` and other tools show of it.
+    pub comment: Option<String>,
     /// The `cache` of a file's policy is `None`: the store itself holds the whole file.
     pub policy: LookupPolicy,
     pub kind: LookupKind,
@@ -132,6 +136,8 @@ pub enum LookupKind {
 pub struct ConnectionDefinition {
     pub name: String,
     pub origin: Origin,
+    /// What tools show of it, as a foreign server.
+    pub comment: Option<String>,
     pub kind: ConnectionKind,
 }
 

@@ -55,7 +55,8 @@ pub(super) fn read_lookup(name: &str, section: &Section) -> (Option<LookupDefini
         }
     };
     let origin = section.origin.clone();
-    (kind.map(|kind| LookupDefinition { name: name.to_string(), origin, policy, kind }), connection)
+    let comment = section.comment();
+    (kind.map(|kind| LookupDefinition { name: name.to_string(), origin, comment, policy, kind }), connection)
 }
 
 fn read_postgres(section: &Section, connection: Option<&Text>) -> Option<LookupKind> {

@@ -4,8 +4,8 @@
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
 //! kind means; `access` and `verifier` are who may come in. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
 //! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
-//! lookup join; `system` shows what all of them do, and what runs (`running`) on
-//! which connections (`backends`). `viewer` is who asks.
+//! lookup join; `system` shows what all of them do, and what runs (`running`) on which connections (`backends`). `viewer`
+//! is who asks, `visible` what is there for him.
 
 mod access;
 pub mod backends;
@@ -35,6 +35,7 @@ pub mod verifier;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, RwLock};
 
 use async_trait::async_trait;
@@ -56,9 +57,11 @@ use running::RunningQueries;
 use system::{SYSTEM_SCHEMA, SystemSchema};
 pub use view::{StoredView, View};
 pub use viewer::{Reach, Rights, Viewer};
+pub use visible::visible_to;
 
 mod view;
 mod viewer;
+mod visible;
 
 /// The one database there is.
 pub const CATALOG_NAME: &str = "lookaside";
@@ -68,12 +71,22 @@ pub const SCHEMA_NAME: &str = "public";
 /// All that queries may name.
 pub struct Catalog {
     relations: BTreeMap<String, Relation>,
+    connections: Vec<Connection>,
     views: RwLock<BTreeMap<String, StoredView>>,
     running: Arc<RunningQueries>,
     backends: Arc<Backends>,
+    /// Another name of the schema of streams and lookup tables, for the tables in views: see [`Catalog::view_schema`].
+    view_schema: String,
     server: ServerDefinition,
     users: Vec<UserDefinition>,
     grants: Vec<GrantDefinition>,
+}
+
+/// A connection as tools are told of it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub name: String,
+    pub comment: Option<String>,
 }
 
 /// A stream or a lookup table.
@@ -91,9 +104,24 @@ impl Catalog {
         let server = std::mem::take(&mut definition.server);
         let users = std::mem::take(&mut definition.users);
         let grants = std::mem::take(&mut definition.grants);
+        let told = |connection: &definition::ConnectionDefinition| Connection {
+            name: connection.name.clone(),
+            comment: connection.comment.clone(),
+        };
+        let connections = definition.connections.iter().map(told).collect();
         let relations = open::open(definition)?;
         let (views, running, backends) = (RwLock::default(), Arc::default(), Arc::default());
-        Ok(Arc::new(Catalog { relations, views, running, backends, server, users, grants }))
+        // Every RandomState has keys of its own, taken from the system's source of randomness.
+        let random = |number: u8| RandomState::new().hash_one(number);
+        let view_schema = format!("view {:016x}{:016x}", random(0), random(1));
+        let catalog = Catalog { relations, connections, views, running, backends, view_schema, server, users, grants };
+        Ok(Arc::new(catalog))
+    }
+
+    /// A schema with the streams and lookup tables, whoever asks: what a view names is read with the rights of who made the
+    /// view. Nobody can write its name, which is by chance and never shown.
+    pub fn view_schema(&self) -> &str {
+        &self.view_schema
     }
 
     /// Where and how clients are served.
@@ -131,6 +159,10 @@ impl Catalog {
         self.relations.iter().map(|(name, relation)| (name.as_str(), relation))
     }
 
+    pub fn connections(&self) -> &[Connection] {
+        &self.connections
+    }
+
     /// Lookup tables in the order of their names.
     pub fn lookups(&self) -> impl Iterator<Item = &Lookup> {
         self.relations.values().filter_map(|relation| match relation {
@@ -164,24 +196,29 @@ impl Catalog {
         &self.backends
     }
 
-    /// The push stream with this name.
+    /// The push stream with this name, for somebody who wants to put rows into it.
     ///
     /// # Errors
-    /// 42P01 when there is no such stream, 0A000 when it takes no rows.
-    pub fn push_stream(&self, name: &ObjectName) -> Result<Arc<PushStream>> {
+    /// 42P01 when there is no such stream for him, 42501 when he may only read it, 0A000 when it takes no rows.
+    pub fn push_stream(&self, name: &ObjectName, rights: &Rights) -> Result<Arc<PushStream>> {
         let name = relation_name(name).unwrap_or_default();
+        let missing = || Err(Error::new(Code::UndefinedTable, format!("relation \"{name}\" does not exist")));
+        if !rights.may_see(&name) {
+            return missing();
+        }
         let refuse = |what: &str| {
             Err(Error::unsupported(format!("cannot insert into {what} \"{name}\""))
                 .with_hint("Rows can be put into streams of type \"push\"."))
         };
         match self.relations.get(&name) {
             Some(Relation::Stream(stream)) => match &stream.push {
-                Some(push) => Ok(Arc::clone(push)),
+                Some(push) if rights.write.contains(&name) => Ok(Arc::clone(push)),
+                Some(_) => Err(Error::new(Code::InsufficientPrivilege, format!("permission denied for stream {name}"))),
                 None => refuse(&format!("{} stream", stream.type_name)),
             },
             Some(Relation::Lookup(_)) => refuse("lookup table"),
             None if self.view(&name).is_some() => refuse("view"),
-            None => Err(Error::new(Code::UndefinedTable, format!("relation \"{name}\" does not exist"))),
+            None => missing(),
         }
     }
 
@@ -189,6 +226,12 @@ impl Catalog {
     pub fn view(&self, name: &str) -> Option<View> {
         let views = self.views.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         views.get(name).map(|stored| stored.view.clone())
+    }
+
+    /// All views, in the order of their names.
+    pub fn views(&self) -> Vec<(String, StoredView)> {
+        let views = self.views.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        views.iter().map(|(name, stored)| (name.clone(), stored.clone())).collect()
     }
 
     /// Keeps a view.
@@ -214,6 +257,7 @@ impl Catalog {
         let database = MemoryCatalogProvider::new();
         // A new list has no schema and no catalog that these could clash with.
         let _ = database.register_schema(SYSTEM_SCHEMA, Arc::new(SystemSchema { catalog: Arc::clone(&self) }));
+        let _ = database.register_schema(&self.view_schema, Arc::clone(&self) as _);
         let _ = database.register_schema(SCHEMA_NAME, self);
         let list = MemoryCatalogProviderList::new();
         let _ = list.register_catalog(CATALOG_NAME.to_string(), Arc::new(database));

@@ -207,12 +207,14 @@ async fn open_file(
 }
 
 fn open_stream(definition: StreamDefinition) -> Result<Stream> {
-    let name = definition.name;
+    let StreamDefinition { name, comment, .. } = definition;
+    let reading = |stream: Stream| Ok(Stream { comment: comment.clone(), ..stream });
     let (source, push): (Arc<dyn Source>, _) = match definition.kind {
         StreamKind::Generator { rows_per_second, rows, seed, columns } => {
             let columns = columns.into_iter().map(|column| (column.name, column.expression)).collect();
             let config = GeneratorConfig { rows_per_second, rows, seed, columns };
-            return Ok(Stream::reading(name.clone(), "generator", Arc::new(GeneratorSource::try_new(name, config)?)));
+            let source = Arc::new(GeneratorSource::try_new(name.clone(), config)?);
+            return reading(Stream::reading(name, "generator", source));
         }
         StreamKind::Push { columns, retain_rows, retain_bytes, slow_reader } => {
             let schema = schema_of(&columns);
@@ -222,10 +224,10 @@ fn open_stream(definition: StreamDefinition) -> Result<Stream> {
         StreamKind::File { path, format, columns } => {
             let schema = (!columns.is_empty()).then(|| schema_of(&columns));
             let source = FileSource::try_new(name.clone(), path, format, schema, definition.on_malformed)?;
-            return Ok(Stream::reading(name, "file", Arc::new(source)));
+            return reading(Stream::reading(name, "file", Arc::new(source)));
         }
     };
-    Ok(Stream { name, type_name: "push", source, push, rows_read: Arc::default() })
+    Ok(Stream { name, comment, type_name: "push", source, push, rows_read: Arc::default() })
 }
 
 fn schema_of(columns: &[ColumnDefinition]) -> SchemaRef {

@@ -23,6 +23,7 @@ use crate::source::{Source, Start};
 #[derive(Debug)]
 pub struct Stream {
     pub name: String,
+    pub comment: Option<String>,
     /// The type in the catalog file.
     pub type_name: &'static str,
     pub source: Arc<dyn Source>,
@@ -35,7 +36,7 @@ pub struct Stream {
 impl Stream {
     /// A stream that reads on its own and takes no rows.
     pub fn reading(name: String, type_name: &'static str, source: Arc<dyn Source>) -> Self {
-        Stream { name, type_name, source, push: None, rows_read: Arc::default() }
+        Stream { name, comment: None, type_name, source, push: None, rows_read: Arc::default() }
     }
 }
 

@@ -117,6 +117,11 @@ impl<'a> Section<'a> {
         Some(text)
     }
 
+    /// The words for people that any object may have.
+    pub fn comment(&self) -> Option<String> {
+        self.text("comment").map(|text| text.value)
+    }
+
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         self.text(name).map(|text| self.reading.resolve(&text.value))
     }

@@ -47,7 +47,7 @@ fn read_tls(section: &Section) -> Option<TlsDefinition> {
             section.complain_of(key, Complaint::new(message));
         }
     }
-    let certificate = section.path("tls_certificate")?;
-    let key = section.path("tls_key")?;
-    Some(TlsDefinition { certificate, key, client_ca: section.path("tls_client_ca") })
+    let (certificate, key) = (section.path("tls_certificate"), section.path("tls_key"));
+    let client_ca = section.path("tls_client_ca");
+    Some(TlsDefinition { certificate: certificate?, key: key?, client_ca })
 }

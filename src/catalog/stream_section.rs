@@ -36,7 +36,8 @@ pub(super) fn read_stream(name: &str, section: &Section) -> Option<StreamDefinit
         let complaint = Complaint::new(format!("on_malformed = \"skip\" in {} has no effect", section.title));
         section.complain_of("on_malformed", complaint.with_hint("A generator makes no malformed rows: leave it out."));
     }
-    Some(StreamDefinition { name: name.to_string(), origin: section.origin.clone(), on_malformed, kind })
+    let comment = section.comment();
+    Some(StreamDefinition { name: name.to_string(), origin: section.origin.clone(), comment, on_malformed, kind })
 }
 
 fn read_generator(section: &Section) -> StreamKind {

@@ -17,13 +17,21 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::running::RunningQuery;
-use super::{Catalog, Lookup, Relation, Stream};
-use crate::error::Result;
+use super::{Catalog, Lookup, Relation, Stream, Viewer};
+use crate::error::{Error, Result};
 use crate::lookup::LookupCounters;
 use crate::pg_type::{PgType, UTC};
 
 /// The schema's name, which is part of the names of views and functions.
 pub const SYSTEM_SCHEMA: &str = "lookaside";
+
+/// The views' names and columns.
+///
+/// # Errors
+/// Internal only.
+pub fn system_views() -> Result<Vec<(&'static str, SchemaRef)>> {
+    SystemView::ALL.into_iter().map(|view| Ok((view.name(), view.schema()?))).collect()
+}
 
 /// The views of one catalog.
 #[derive(Debug)]
@@ -63,17 +71,26 @@ impl SystemView {
         Ok(empty?.schema())
     }
 
-    fn rows(self, catalog: &Catalog) -> Result<RecordBatch> {
+    /// What the viewer may see: of queries his own, unless he is an administrator.
+    fn rows(self, catalog: &Catalog, viewer: &Viewer) -> Result<RecordBatch> {
+        let rights = &viewer.rights;
         match self {
             SystemView::Streams => {
-                let of_streams = catalog.relations().filter_map(|(_, relation)| match relation {
-                    Relation::Stream(stream) => Some(stream.as_ref()),
-                    Relation::Lookup(_) => None,
+                let of_streams = catalog.relations().filter_map(|(name, relation)| match relation {
+                    Relation::Stream(stream) if rights.may_see(name) => Some(stream.as_ref()),
+                    Relation::Stream(_) | Relation::Lookup(_) => None,
                 });
                 streams(&of_streams.collect::<Vec<_>>())
             }
-            SystemView::Lookups => lookups(&catalog.lookups().collect::<Vec<_>>()),
-            SystemView::Queries => queries(&catalog.running().snapshot()),
+            SystemView::Lookups => {
+                let visible = catalog.lookups().filter(|lookup| rights.may_see(&lookup.definition().name));
+                lookups(&visible.collect::<Vec<_>>())
+            }
+            SystemView::Queries => {
+                let mut running = catalog.running().snapshot();
+                running.retain(|query| rights.admin || query.user == viewer.user);
+                queries(&running)
+            }
         }
     }
 }
@@ -93,6 +110,11 @@ impl SchemaProvider for SystemSchema {
     fn table_exist(&self, name: &str) -> bool {
         SystemView::of_name(name).is_some()
     }
+}
+
+/// Whether a provider is one of these views.
+pub fn is_system_view(provider: &Arc<dyn TableProvider>) -> bool {
+    provider.downcast_ref::<SystemTable>().is_some()
 }
 
 struct SystemTable {
@@ -120,12 +142,13 @@ impl TableProvider for SystemTable {
     /// Operators are made anew for each execution, so this is the moment at which the view is read.
     async fn scan(
         &self,
-        _session: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let rows = vec![vec![self.view.rows(&self.catalog)?]];
+        let viewer = Viewer::of(session.config_options()).ok_or_else(|| Error::internal("a view read by nobody"))?;
+        let rows = vec![vec![self.view.rows(&self.catalog, viewer)?]];
         Ok(MemorySourceConfig::try_new_exec(&rows, self.schema(), projection.cloned())?)
     }
 }

@@ -7,10 +7,11 @@ use datafusion::arrow::datatypes::Schema;
 
 use crate::catalog::definition::LookupKind;
 use crate::catalog::system::shown_columns;
-use crate::catalog::{Lookup, Relation};
+use crate::catalog::{Catalog, Lookup, Reach, Relation, Rights};
 use crate::command::{open_engine, print_problems, read_catalogs, run_sql_file, show_error};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::server::tls::Tls;
 
 /// A line for each object; exit code 1 if anything is wrong.
 pub async fn run(catalogs: &[PathBuf], sql: &[PathBuf]) -> u8 {
@@ -39,6 +40,7 @@ pub async fn run(catalogs: &[PathBuf], sql: &[PathBuf]) -> u8 {
         }
     }
     wrong += check_files(&engine, sql).await;
+    wrong += check_access(engine.catalog());
     u8::from(wrong > 0)
 }
 
@@ -54,6 +56,39 @@ async fn check_files(engine: &Arc<Engine>, sql: &[PathBuf]) -> usize {
         }
     }
     wrong
+}
+
+/// A line for each user, and what is wrong with the files of TLS; a right over nothing is no mistake yet.
+fn check_access(catalog: &Catalog) -> usize {
+    for user in catalog.users() {
+        println!("user {}: {}", user.name, shown_rights(&user.rights));
+    }
+    for problem in catalog.idle_grants() {
+        eprintln!("warning: {problem}");
+    }
+    match catalog.server().tls.as_ref().map(Tls::try_new) {
+        Some(Err(error)) => {
+            eprintln!("{}", show_error("lookaside", &error));
+            1
+        }
+        Some(Ok(_)) => {
+            println!("tls: ok");
+            0
+        }
+        None => 0,
+    }
+}
+
+fn shown_rights(rights: &Rights) -> String {
+    let names = |reach: &Reach| match reach {
+        Reach::Everything => "everything".to_string(),
+        Reach::Only(names) if names.is_empty() => "nothing".to_string(),
+        Reach::Only(names) => names.iter().cloned().collect::<Vec<_>>().join(", "),
+    };
+    match rights.admin {
+        true => "admin".to_string(),
+        false => format!("reads {}; writes {}", names(&rights.read), names(&rights.write)),
+    }
 }
 
 async fn look(lookup: &Lookup) -> Result<String> {

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod passwd;
 pub mod query;
 pub mod serve;
 mod stop;

@@ -45,6 +45,9 @@ pub async fn run(catalogs: &[PathBuf], listen: Option<String>, http: Option<Stri
             return 1;
         }
     }
+    for problem in engine.catalog().idle_grants() {
+        tracing::warn!("{problem}");
+    }
     let (server, http) = match bind(&engine, &listen, http.as_deref()).await {
         Ok(bound) => bound,
         Err(error) => {

@@ -4,7 +4,7 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::logical_expr::{ScalarFunctionArgs, Signature, Volatility};
 
-use crate::catalog::{Catalog, Lookup};
+use crate::catalog::{Catalog, Lookup, Viewer};
 use crate::error::{Code, Error, Result};
 use crate::format::settings::ValueSettings;
 use crate::lookup::policy::CachePolicy;
@@ -24,6 +24,18 @@ pub(super) fn check_types(function: &str, types: &[DataType]) -> Result<()> {
         Some(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null) => Ok(()),
         _ => Err(Error::new(Code::UndefinedFunction, format!("{function} needs the name of a lookup table"))
             .with_hint(format!("Write SELECT {function}('customers')."))),
+    }
+}
+
+/// Who calls the function; it is for administrators.
+///
+/// # Errors
+/// 42501 for anybody else.
+pub(super) fn administrator<'a>(function: &str, args: &'a ScalarFunctionArgs) -> Result<&'a Viewer> {
+    let viewer = Viewer::of(&args.config_options).ok_or_else(|| Error::internal("a call by nobody"))?;
+    match viewer.rights.admin {
+        true => Ok(viewer),
+        false => Err(Error::new(Code::InsufficientPrivilege, format!("permission denied for function {function}"))),
     }
 }
 

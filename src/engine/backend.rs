@@ -1,4 +1,5 @@
-//! `pg_cancel_backend`, `pg_terminate_backend` and `pg_sleep`: functions over the connections of clients.
+//! `pg_cancel_backend`, `pg_terminate_backend`, `pg_sleep` and `pg_advisory_unlock_all`: functions over the connections of
+//! clients.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{Array, AsArray, BooleanArray, StringViewArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int32Type};
+use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::async_udf::AsyncScalarUDFImpl;
 use datafusion::logical_expr::{
@@ -129,5 +131,36 @@ impl AsyncScalarUDFImpl for Sleep {
         }
         let slept = (0..seconds.len()).map(|row| seconds.is_valid(row).then_some("")).collect::<StringViewArray>();
         Ok(ColumnarValue::Array(Arc::new(slept)))
+    }
+}
+
+/// Nobody can take an advisory lock, so there is none to release. Pools call it when a connection comes back to them.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct UnlockAll {
+    signature: Signature,
+}
+
+impl UnlockAll {
+    pub fn new() -> Self {
+        UnlockAll { signature: Signature::nullary(Volatility::Volatile) }
+    }
+}
+
+impl ScalarUDFImpl for UnlockAll {
+    fn name(&self) -> &str {
+        "pg_advisory_unlock_all"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// As of `pg_sleep`: the type void, shown as an empty text.
+    fn return_type(&self, _types: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Utf8View)
+    }
+
+    fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(ScalarValue::Utf8View(Some(String::new()))))
     }
 }

@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature};
 
-use super::arguments::{Call, cached_table, calls, check_types, signature};
+use super::arguments::{Call, administrator, cached_table, calls, check_types, signature};
 use crate::catalog::Catalog;
 use crate::error::Result;
 
@@ -82,6 +82,7 @@ impl ScalarUDFImpl for Invalidate {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        administrator(NAME, &args)?;
         let forgotten = calls(&args)?.iter().map(|call| self.invalidate(call)).collect::<Result<Int64Array>>()?;
         Ok(ColumnarValue::Array(Arc::new(forgotten)))
     }

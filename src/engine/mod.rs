@@ -1,16 +1,21 @@
 //! From a query's syntax tree to rows: the stages between `sql` and the operators, on one screen.
 //!
 //! `invalidate.rs` and `warm.rs` are functions over lookup tables that queries may call, `arguments.rs` what they share;
-//! `backend.rs` is functions over connections.
+//! `backend.rs` is functions over connections. `subquery.rs` and `array.rs` run the subqueries of tools over the system's
+//! catalogs; `view_columns.rs` tells these catalogs the columns of views.
 
 mod arguments;
+mod array;
 mod backend;
 mod invalidate;
+mod subquery;
+mod view_columns;
 mod warm;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
@@ -25,17 +30,23 @@ use futures::TryStreamExt;
 
 use crate::catalog::backends::Signal;
 use crate::catalog::running::QueryEntry;
-use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME, Viewer};
+use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME, Viewer, visible_to};
 use crate::error::{Code, Error, Result};
+use crate::pg_catalog::{self, SystemCatalog};
 use crate::pg_type::PgType;
 use crate::plan::check::check_streaming;
 use crate::plan::with_rules;
 use crate::sql::cast::PgCast;
+use crate::sql::catalog_query::rewrite_catalog_names;
 use crate::sql::relation::{HintedRelations, PostgresTypes};
 use crate::sql::system_time::SystemTime;
-use crate::sql::{function, rewrite, star, system_time, view};
-use backend::{SignalBackend, Sleep};
+use crate::sql::view::{self, ViewScope};
+use crate::sql::{function, rewrite, star, system_time};
+use array::ArrayOf;
+use backend::{SignalBackend, Sleep, UnlockAll};
 use invalidate::Invalidate;
+use subquery::RunSubqueries;
+use view_columns::PlannedViewColumns;
 use warm::Warm;
 
 /// Most parameters of a statement, as in the protocol.
@@ -82,23 +93,31 @@ impl Engine {
             .set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
             .set_bool("datafusion.optimizer.enable_dynamic_filter_pushdown", false)
             .set_str("datafusion.sql_parser.dialect", "postgres");
+        let catalogs = Arc::clone(&catalog).as_catalog_list();
         let state = SessionStateBuilder::new()
             .with_default_features()
             .with_config(config)
-            .with_catalog_list(Arc::clone(&catalog).as_catalog_list())
+            .with_catalog_list(Arc::clone(&catalogs))
             .with_type_planner(Arc::new(PostgresTypes))
             .with_relation_planners(vec![Arc::new(HintedRelations)]);
-        let state = with_rules(state).build();
+        let mut state = with_rules(state).build();
         Arc::new_cyclic(|engine| {
+            let views = Arc::new(PlannedViewColumns { engine: engine.clone() });
+            let system = SystemCatalog::new(Arc::clone(&catalog), views);
+            system.register(catalogs.as_ref());
+            state.add_analyzer_rule(Arc::new(RunSubqueries { engine: engine.clone() }));
             let functions = [
                 ScalarUDF::from(PgCast::new()),
                 ScalarUDF::from(SystemTime::new()),
+                ScalarUDF::from(ArrayOf::new()),
                 ScalarUDF::from(Invalidate::new(Arc::clone(&catalog))),
                 ScalarUDF::from(SignalBackend::new(Signal::Cancel, &catalog)),
                 ScalarUDF::from(SignalBackend::new(Signal::Terminate, &catalog)),
                 AsyncScalarUDF::new(Arc::new(Sleep::new())).into_scalar_udf(),
+                ScalarUDF::from(UnlockAll::new()),
                 AsyncScalarUDF::new(Arc::new(Warm::new(engine.clone()))).into_scalar_udf(),
             ];
+            let functions = functions.into_iter().chain(pg_catalog::functions(&system));
             Engine { catalog, state: with_functions(state, functions) }
         })
     }
@@ -111,6 +130,8 @@ impl Engine {
     fn state_of(&self, viewer: &Viewer) -> SessionState {
         let mut state = self.state.clone();
         state.config_mut().options_mut().extensions.insert(viewer.clone());
+        let visible = visible_to(state.catalog_list(), &viewer.rights);
+        state.register_catalog_list(visible);
         state
     }
 
@@ -122,7 +143,8 @@ impl Engine {
     pub async fn plan(&self, query: &Query, declared: &[Option<PgType>], viewer: &Viewer) -> Result<Planned> {
         let state = self.state_of(viewer);
         let mut query = query.clone();
-        view::inline_views(&mut query, &|name| self.catalog.view(name))?;
+        self.inline_views(&mut query, viewer)?;
+        rewrite_catalog_names(&mut query);
         let notices = system_time::take_system_times(&mut query)?;
         star::refuse_natural_lookup_joins(&query)?;
         expand_stars(&state, &mut query).await?;
@@ -152,6 +174,15 @@ impl Engine {
             PgType::of_field(field)?;
         }
         Ok(Planned { plan, parameters, schema, endless, notices })
+    }
+
+    fn inline_views(&self, query: &mut Query, viewer: &Viewer) -> Result<()> {
+        let scope = ViewScope {
+            view: &|name| self.catalog.view(name),
+            readable: &viewer.rights.read,
+            view_schema: self.catalog.view_schema(),
+        };
+        view::inline_views(query, &scope)
     }
 
     /// Begins to run a planned query: from here on, `latest` is fixed and rows may come. `query` is its entry among
@@ -195,6 +226,14 @@ impl Engine {
     /// The context that operators run in.
     pub fn task_context(&self, viewer: &Viewer) -> Arc<datafusion::execution::TaskContext> {
         self.state_of(viewer).task_ctx()
+    }
+
+    /// All rows of a plan that ends.
+    async fn rows_of(&self, plan: &LogicalPlan, viewer: &Viewer) -> Result<Vec<RecordBatch>> {
+        let mut state = self.state_of(viewer);
+        state.mark_start_execution();
+        let physical = state.create_physical_plan(plan).await?;
+        Ok(execute_stream(physical, state.task_ctx())?.try_collect().await?)
     }
 
     /// The values of EXECUTE's arguments, each cast to its parameter's type.

@@ -20,7 +20,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 
 use super::Engine;
-use super::arguments::{Call, cached_table, calls, check_types, signature};
+use super::arguments::{Call, administrator, cached_table, calls, check_types, signature};
 use crate::catalog::Viewer;
 use crate::error::{Code, Error, Result};
 use crate::format::settings::ValueSettings;
@@ -213,7 +213,7 @@ impl ScalarUDFImpl for Warm {
 #[async_trait]
 impl AsyncScalarUDFImpl for Warm {
     async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let viewer = Viewer::of(&args.config_options).ok_or_else(|| Error::internal("a call by nobody"))?;
+        let viewer = administrator(NAME, &args)?;
         let mut found = vec![];
         for call in calls(&args)? {
             found.push(self.warm(&call, viewer).await?);

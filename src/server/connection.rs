@@ -196,6 +196,11 @@ impl Connection {
         (in_transaction, limit.filter(|_| self.is_idle))
     }
 
+    /// What has ended the statement, a cancel or its time-out, does not end what is left to do as well.
+    pub(super) fn forget_stop(&mut self) {
+        (self.statement, self.deadline) = (None, None);
+    }
+
     /// From now on the time-out of the statement that begins runs.
     pub(super) fn begin_deadline(&mut self) {
         self.deadline = self.session.settings().statement_timeout().map(|timeout| Instant::now() + timeout);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// Log-ins that may be under way at once, all addresses together.
-const PLACES: usize = 600;
+const PLACES: usize = 1000;
 
 /// Where clients stand until they have logged in.
 #[derive(Debug)]
@@ -41,10 +41,8 @@ impl Doorway {
     pub fn enter(self: &Arc<Self>) -> DoorwayPlace {
         let displaced = CancellationToken::new();
         let mut entries = self.lock();
-        if entries.by_number.len() >= self.places
-            && let Some((_, oldest)) = entries.by_number.pop_first()
-        {
-            oldest.cancel();
+        if entries.by_number.len() >= self.places {
+            entries.drop_oldest();
         }
         let number = entries.next_number;
         entries.next_number += 1;
@@ -53,8 +51,21 @@ impl Doorway {
         DoorwayPlace { doorway: Arc::clone(self), number, displaced }
     }
 
+    /// Sends away who has been at it longest: the system has no more sockets to give.
+    pub fn make_room(&self) {
+        self.lock().drop_oldest();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn drop_oldest(&mut self) {
+        if let Some((_, oldest)) = self.by_number.pop_first() {
+            oldest.cancel();
+        }
     }
 }
 

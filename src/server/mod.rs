@@ -111,6 +111,7 @@ impl Server {
                     Ok((socket, address)) => self.admit(socket, address, &mut clients),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a client");
+                        self.shared.doorway.make_room();
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

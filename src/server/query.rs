@@ -29,6 +29,7 @@ impl Connection {
             Err(Ended::Failed(error)) => {
                 self.session.fail_transaction();
                 self.wire.send_failure("ERROR", &error)?;
+                self.forget_stop();
             }
             answered => answered?,
         }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{RecordBatch, new_null_array};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{CopyOption, Ident, ObjectName};
+use datafusion::sql::sqlparser::ast::{CopyOption, Ident};
 
-use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::format::copy::CopyDecoder;
 use crate::format::copy_binary::BinaryCopyDecoder;
@@ -57,15 +56,13 @@ impl Decoder {
 
 impl CopyIn {
     /// # Errors
-    /// 42P01, 42703 for what does not exist, 0A000 and 22023 for options.
+    /// 42703 for what does not exist, 0A000 and 22023 for options.
     pub fn try_new(
-        catalog: &Catalog,
-        stream: &ObjectName,
+        stream: Arc<PushStream>,
         columns: &[Ident],
         options: &[CopyOption],
         settings: ValueSettings,
     ) -> Result<Self> {
-        let stream = catalog.push_stream(stream)?;
         let positions = column_positions(&stream, columns)?;
         let options = CopyOptions::try_from_parsed(options)?;
         let schema = stream.schema();

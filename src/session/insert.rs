@@ -1,14 +1,11 @@
 //! INSERT INTO a push stream: the query behind it gives rows of the stream's own types.
 
-use std::sync::Arc;
-
 use datafusion::arrow::array::{RecordBatch, new_null_array};
 use datafusion::arrow::compute::{cast, concat_batches};
-use datafusion::sql::sqlparser::ast::{CastKind, Expr, Ident, ObjectName, Query, SetExpr, Value, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{CastKind, Expr, Ident, Query, SetExpr, Value, ValueWithSpan};
 use datafusion::sql::sqlparser::tokenizer::Span;
 use futures::TryStreamExt;
 
-use crate::catalog::Catalog;
 use crate::engine::{Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
@@ -21,10 +18,9 @@ use crate::sql::rewrite;
 /// types of parameters.
 ///
 /// # Errors
-/// 42P01, 42703 and 42601 for streams, columns and numbers of values that do not fit.
-pub fn source_query(catalog: &Catalog, stream: &ObjectName, columns: &[Ident], source: &Query) -> Result<Query> {
-    let stream = catalog.push_stream(stream)?;
-    let positions = column_positions(&stream, columns)?;
+/// 42703 and 42601 for columns and numbers of values that do not fit.
+pub fn source_query(stream: &PushStream, columns: &[Ident], source: &Query) -> Result<Query> {
+    let positions = column_positions(stream, columns)?;
     let schema = stream.schema();
     let types: Vec<PgType> =
         positions.iter().map(|position| PgType::of_field(schema.field(*position))).collect::<Result<_>>()?;
@@ -62,14 +58,8 @@ pub fn refuse_endless(planned: &Planned) -> Result<()> {
 ///
 /// # Errors
 /// Whatever the query fails with, and values that do not fit their columns.
-pub async fn collect(
-    catalog: &Catalog,
-    stream: &ObjectName,
-    columns: &[Ident],
-    rows: Rows,
-) -> Result<(Arc<PushStream>, RecordBatch)> {
-    let stream = catalog.push_stream(stream)?;
-    let positions = column_positions(&stream, columns)?;
+pub async fn collect(stream: &PushStream, columns: &[Ident], rows: Rows) -> Result<RecordBatch> {
+    let positions = column_positions(stream, columns)?;
     let source_schema = rows.stream.schema();
     let batches: Vec<RecordBatch> = rows.stream.try_collect().await?;
     let batch = concat_batches(&source_schema, &batches)?;
@@ -83,7 +73,7 @@ pub async fn collect(
         arrays[position] = cast(array, schema.field(position).data_type())?;
     }
     let nullable = all_nullable(&schema);
-    Ok((stream, RecordBatch::try_new(nullable, arrays)?))
+    Ok(RecordBatch::try_new(nullable, arrays)?)
 }
 
 /// The positions of the named columns; all, if none is named.

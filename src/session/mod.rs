@@ -25,6 +25,7 @@ use crate::catalog::{CATALOG_NAME, Rights, Viewer};
 use crate::engine::{Engine, Planned, Rows};
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
+use crate::source::push::PushStream;
 use crate::sql::cursor::Fetch;
 use crate::sql::{Statement, StatementKind, TransactionModes};
 pub use copy::CopyIn;
@@ -166,6 +167,7 @@ impl Session {
     /// Whatever is wrong with it, with its position in the text; 25P02 inside a failed transaction.
     pub async fn prepare(&mut self, statement: Statement, declared: &[Option<PgType>]) -> Result<Prepared> {
         self.refuse_in_failed_transaction(&statement)?;
+        self.refuse_dump()?;
         let planned = match &statement.kind {
             StatementKind::Query(query)
             | StatementKind::ShowRelation { query }
@@ -173,7 +175,8 @@ impl Session {
             | StatementKind::CopyOut { query, .. }
             | StatementKind::Declare { query, .. } => Some(self.engine.plan(query, declared, &self.viewer()).await?),
             StatementKind::Insert { stream, columns, source } => {
-                let query = insert::source_query(self.engine.catalog(), stream, columns, source)?;
+                let stream = self.writable(stream)?;
+                let query = insert::source_query(&stream, columns, source)?;
                 let planned = self.engine.plan(&query, declared, &self.viewer()).await?;
                 insert::refuse_endless(&planned)?;
                 Some(planned)
@@ -183,6 +186,15 @@ impl Session {
         let parameters = planned.as_ref().map(|planned| planned.parameters.clone()).unwrap_or_default();
         let planned = planned.map(Arc::new);
         Ok(Prepared { statement: Arc::new(statement), planned, parameters, declared_oids: vec![] })
+    }
+
+    /// pg_dump would lock tables and read what only PostgreSQL keeps; its first statement says no in words of ours.
+    fn refuse_dump(&self) -> Result<()> {
+        match self.settings.application_name() {
+            name @ ("pg_dump" | "pg_dumpall") => Err(Error::unsupported(format!("{name} is not supported"))
+                .with_hint("What there is stands in the catalog files; COPY (SELECT …) TO STDOUT reads rows.")),
+            _ => Ok(()),
+        }
     }
 
     /// Runs a prepared statement with the values of its parameters.
@@ -214,16 +226,15 @@ impl Session {
             }
             StatementKind::CopyIn { stream, columns, options } => {
                 self.refuse_read_only("COPY FROM")?;
-                let copy = {
-                    let settings = self.settings.values();
-                    CopyIn::try_new(self.engine.catalog(), stream, columns, options, settings)?
-                };
+                let settings = self.settings.values();
+                let copy = CopyIn::try_new(self.writable(stream)?, columns, options, settings)?;
                 Ok(Outcome::CopyIn(Box::new(copy)).into())
             }
             StatementKind::Insert { stream, columns, .. } => {
                 self.refuse_read_only("INSERT")?;
                 let rows = self.run(prepared, values).await?;
-                let (stream, batch) = insert::collect(self.engine.catalog(), stream, columns, rows).await?;
+                let stream = self.writable(stream)?;
+                let batch = insert::collect(&stream, columns, rows).await?;
                 let count = batch.num_rows();
                 self.take_rows(&stream, batch).await?;
                 Ok(Executed::done(format!("INSERT 0 {count}")))
@@ -255,6 +266,7 @@ impl Session {
             }
             StatementKind::Execute { name, parameters } => self.execute_named(name, parameters).await,
             StatementKind::Deallocate { name } => self.deallocate(name.as_deref()),
+            StatementKind::Unlisten => Ok(Executed::done("UNLISTEN")),
             StatementKind::Set { name, value, local } => self.set(name, value.as_deref(), *local),
             StatementKind::Reset { name } => {
                 match name {
@@ -305,6 +317,11 @@ impl Session {
     /// Closes a result and lets go of all it holds; no error if there is none.
     pub fn close_portal(&mut self, name: &str) {
         self.portals.remove(name);
+    }
+
+    /// The stream with this name, for rows to be put into.
+    fn writable(&self, stream: &ast::ObjectName) -> Result<Arc<PushStream>> {
+        self.engine.catalog().push_stream(stream, &self.rights)
     }
 
     async fn run(&mut self, prepared: &Prepared, values: Vec<ScalarValue>) -> Result<Rows> {

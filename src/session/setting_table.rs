@@ -42,7 +42,7 @@ const fn reported(name: &'static str, default: &'static str, kind: Kind, descrip
 /// Every statement reads one moment of a stream: any level is kept.
 const ISOLATION: &[&str] = &["read committed", "read uncommitted", "repeatable read", "serializable"];
 
-pub(super) static SETTINGS: [Setting; 30] = [
+pub(super) static SETTINGS: [Setting; 31] = [
     reported("application_name", "", Kind::Name, "The name of the program that has connected."),
     setting("bytea_output", "hex", Kind::OneOf(&["hex", "escape"]), "How bytea is shown."),
     reported(
@@ -87,6 +87,7 @@ pub(super) static SETTINGS: [Setting; 30] = [
     // Nothing here waits for a lock.
     setting("lock_timeout", "0", Kind::Milliseconds, "How long locks may be waited for."),
     setting("max_identifier_length", "63", Kind::ReadOnly, "Bytes of a name."),
+    setting("max_index_keys", "32", Kind::ReadOnly, "Columns of a key that tools should expect."),
     reported("scram_iterations", "4096", Kind::ReadOnly, "Iterations of SCRAM verifiers."),
     setting(
         "search_path",

@@ -15,6 +15,9 @@ impl Session {
         or_replace: bool,
         text: &str,
     ) -> Result<Executed> {
+        if !self.rights.admin {
+            return Err(Error::new(Code::InsufficientPrivilege, "permission denied for schema public"));
+        }
         let name = relation_name(name).ok_or_else(|| Error::new(Code::SyntaxError, "CREATE VIEW needs a name"))?;
         let mut query = query.clone();
         crate::sql::view::qualify_tables(&mut query);
@@ -35,7 +38,11 @@ impl Session {
     pub(super) fn drop_views(&self, names: &[ast::ObjectName], if_exists: bool) -> Result<Executed> {
         let mut executed = Executed::done("DROP VIEW");
         for name in names.iter().filter_map(relation_name) {
-            if self.engine.catalog().drop_view(&name) {
+            let is_visible = self.rights.may_see(&name) && self.engine.catalog().view(&name).is_some();
+            if is_visible && !self.rights.admin {
+                return Err(Error::new(Code::InsufficientPrivilege, format!("must be owner of view {name}")));
+            }
+            if is_visible && self.engine.catalog().drop_view(&name) {
                 continue;
             }
             let message = format!("view \"{name}\" does not exist");

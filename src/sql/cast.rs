@@ -57,6 +57,7 @@ impl ScalarUDFImpl for PgCast {
             && !is_of_constants(&target)
             && source != &target.arrow()
             && !is_list_cast(source, &target)
+            && !(source.is_integer() && target == PgType::Oid)
         {
             let source = PgType::of_field(&Field::new("", source.clone(), true))?;
             return Err(Error::new(Code::DatatypeMismatch, format!("cannot cast type {source} to {target}")).into());

@@ -52,6 +52,8 @@ pub fn classify(parsed: Parsed) -> Result<StatementKind> {
         Parsed::Execute { name: Some(name), parameters, .. } => {
             StatementKind::Execute { name: fold_name(&name)?, parameters }
         }
+        // Pools send it when a connection comes back to them.
+        Parsed::UNLISTEN { .. } => StatementKind::Unlisten,
         Parsed::Deallocate { name, .. } => StatementKind::Deallocate {
             name: (name.quote_style.is_some() || !name.value.eq_ignore_ascii_case("all")).then(|| fold_ident(&name)),
         },

@@ -2,9 +2,13 @@
 //!
 //! `lookup_join.rs` is the clause that the parser lacks, `options.rs` the typed options behind `WITH`,
 //! `cursor.rs` FETCH and MOVE, `dialect.rs` PostgreSQL's dialect with Flink's time travel, `view.rs` the queries behind views' names, `rewrite.rs`
-//! and `function.rs` what is said differently to DataFusion.
+//! and `function.rs` what is said differently to DataFusion; `catalog_query.rs`, `catalog_function.rs` and `catalog_type.rs` the same of what only
+//! questions to the system's catalogs say.
 
 pub mod cast;
+mod catalog_function;
+pub mod catalog_query;
+mod catalog_type;
 mod classify;
 pub mod cursor;
 pub mod dialect;
@@ -124,6 +128,8 @@ pub enum StatementKind {
     Deallocate {
         name: Option<String>,
     },
+    /// UNLISTEN: nobody can listen, so there is nothing to end.
+    Unlisten,
     /// SET; `None` is DEFAULT.
     Set {
         name: String,

@@ -11,6 +11,8 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
+use crate::sql::catalog_query::ARRAY_FUNCTION;
+use crate::sql::catalog_type::Registered;
 use crate::sql::dialect::LookasideDialect;
 use crate::sql_name::{fold_ident, relation_name};
 
@@ -274,8 +276,24 @@ fn column_name(expr: &Expr) -> String {
         Expr::Cast { expr: inner, data_type, .. } => or_type(inner, internal_type_name(data_type)),
         Expr::TypedString(typed) => internal_type_name(&typed.data_type),
         Expr::Function(function) if function.name.to_string() == CAST_FUNCTION => cast_name(function, or_type),
-        Expr::Function(function) => relation_name(&function.name).unwrap_or_else(|| NO_NAME.to_string()),
+        Expr::Function(function) => {
+            let name = relation_name(&function.name).unwrap_or_else(|| NO_NAME.to_string());
+            match (Registered::of_function(&name), first_argument(function)) {
+                (Some(registered), Some(argument)) => or_type(argument, registered.type_name().to_string()),
+                _ if name == ARRAY_FUNCTION => "array".into(),
+                _ => name,
+            }
+        }
+        Expr::Case { else_result: Some(last), .. } if names_itself(last) => column_name(last),
         Expr::Case { .. } => "case".into(),
+        Expr::Subquery(query) => match query.body.as_ref() {
+            SetExpr::Select(select) => match select.projection.first() {
+                Some(SelectItem::UnnamedExpr(expr)) => column_name(expr),
+                Some(SelectItem::ExprWithAlias { alias, .. }) => fold_ident(alias),
+                _ => NO_NAME.into(),
+            },
+            _ => NO_NAME.into(),
+        },
         Expr::Exists { .. } => "exists".into(),
         Expr::Extract { .. } => "extract".into(),
         Expr::Array(_) => "array".into(),
@@ -286,6 +304,31 @@ fn column_name(expr: &Expr) -> String {
         Expr::Floor { .. } => "floor".into(),
         Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => "bool".into(),
         _ => NO_NAME.into(),
+    }
+}
+
+/// Whether an expression, its casts taken off, is a column or a call, whose names are stronger than those of what is around.
+fn names_itself(expr: &Expr) -> bool {
+    match expr {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
+        Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::Collate { expr, .. } => names_itself(expr),
+        Expr::Function(function) => match relation_name(&function.name) {
+            Some(name) if name == CAST_FUNCTION || Registered::of_function(&name).is_some() => {
+                first_argument(function).is_some_and(names_itself)
+            }
+            _ => true,
+        },
+        _ => false,
+    }
+}
+
+fn first_argument(function: &Function) -> Option<&Expr> {
+    match &function.args {
+        FunctionArguments::List(list) => match list.args.first() {
+            Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))) => Some(expr),
+            _ => None,
+        },
+        FunctionArguments::None | FunctionArguments::Subquery(_) => None,
     }
 }
 

@@ -55,6 +55,10 @@ impl Store for BreakerStore {
         self.store.schema()
     }
 
+    fn primary_key(&self) -> Vec<usize> {
+        self.store.primary_key()
+    }
+
     fn can_filter(&self, filter: &Expr) -> bool {
         self.store.can_filter(filter)
     }

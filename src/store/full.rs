@@ -271,6 +271,10 @@ impl Store for FullStore {
         self.whole.inner.schema()
     }
 
+    fn primary_key(&self) -> Vec<usize> {
+        self.whole.inner.primary_key()
+    }
+
     /// Rows are here already: conditions are applied where those of other tables are.
     fn can_filter(&self, _: &Expr) -> bool {
         false

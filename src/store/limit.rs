@@ -49,6 +49,10 @@ impl Store for LimitStore {
         self.store.schema()
     }
 
+    fn primary_key(&self) -> Vec<usize> {
+        self.store.primary_key()
+    }
+
     fn can_filter(&self, filter: &Expr) -> bool {
         self.store.can_filter(filter)
     }

@@ -51,6 +51,12 @@ pub trait Store: Debug + Display + Send + Sync {
     /// How the store compares this column, a position in [`Store::schema`], with keys.
     fn key_equality(&self, column: usize) -> KeyEquality;
 
+    /// The columns (positions in [`Store::schema`]) whose values together find one row at most, as far as the store says
+    /// so by itself; empty where it does not. Only shown to tools: nothing rests on it.
+    fn primary_key(&self) -> Vec<usize> {
+        vec![]
+    }
+
     /// Whether the store can be asked by these columns together (positions in [`Store::schema`]); most can by any.
     ///
     /// # Errors

@@ -48,6 +48,8 @@ pub struct PostgresStore {
     relation: String,
     kind: RelationKind,
     columns: Vec<PostgresColumn>,
+    /// Positions in `columns`; empty unless there is one and all of it is exposed.
+    primary_key: Vec<usize>,
     schema: SchemaRef,
 }
 
@@ -57,6 +59,26 @@ SELECT i.indkey::int2[], i.indnkeyatts, i.indisunique
 FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_am AS a ON a.oid = c.relam
 WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND a.amname IN ('btree', 'hash')";
+
+/// The columns of the primary key, in its order.
+const PRIMARY_KEY: &str = "\
+SELECT i.indkey::int2[], i.indnkeyatts FROM pg_catalog.pg_index AS i
+WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisprimary AND i.indisvalid";
+
+/// The positions in `columns` of the relation's primary key.
+async fn primary_key(
+    connection: &Arc<PostgresConnection>,
+    relation: &str,
+    columns: &[PostgresColumn],
+) -> Result<Vec<usize>, StoreError> {
+    let rows = connection.query_once(PRIMARY_KEY, &[Parameter::text(relation)]).await?;
+    let Some(row) = rows.first() else { return Ok(vec![]) };
+    let (mut numbers, key_count): (Vec<i16>, i16) = (get(row, 0)?, get(row, 1)?);
+    // What INCLUDE adds is no part of the key.
+    numbers.truncate(usize::try_from(key_count).unwrap_or_default());
+    let position = |number: &i16| columns.iter().position(|column| column.number == *number);
+    Ok(numbers.iter().map(position).collect::<Option<_>>().unwrap_or_default())
+}
 
 impl PostgresStore {
     /// Reads the table's columns and types.
@@ -70,7 +92,8 @@ impl PostgresStore {
         let fields = columns.iter().map(|column| column.pg_type.field(&column.name, column.nullable));
         let schema_ref = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let relation = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
-        Ok(PostgresStore { connection, relation, kind, columns, schema: schema_ref })
+        let primary_key = primary_key(&connection, &relation, &columns).await?;
+        Ok(PostgresStore { connection, relation, kind, columns, primary_key, schema: schema_ref })
     }
 
     /// Whether an index helps to find rows by these columns (positions in the schema): one that leads with them, in any
@@ -158,6 +181,10 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
+    }
+
+    fn primary_key(&self) -> Vec<usize> {
+        self.primary_key.clone()
     }
 
     fn can_filter(&self, filter: &Expr) -> bool {

@@ -290,6 +290,13 @@ impl Store for SimulatedStore {
         Arc::clone(&self.schema)
     }
 
+    fn primary_key(&self) -> Vec<usize> {
+        match self.behaviour.rows_per_key == NonZeroUsize::MIN && self.behaviour.duplicates == 0.0 {
+            true => (0..self.key_columns).collect(),
+            false => vec![],
+        }
+    }
+
     /// Conditions are applied where those of other tables are.
     fn can_filter(&self, _: &Expr) -> bool {
         false

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::support::lookaside::project;
 
 /// The modules, each of which may use those before it in the list (and those of its own line).
-const LAYERS: [&[&str]; 14] = [
+const LAYERS: [&[&str]; 15] = [
     &["error", "datafusion_error", "quantity", "sql_name", "telemetry"],
     &["pg_type"],
     &["expression"],
@@ -14,6 +14,7 @@ const LAYERS: [&[&str]; 14] = [
     &["lookup"],
     &["source"],
     &["catalog"],
+    &["pg_catalog"],
     &["plan"],
     &["sql"],
     &["engine"],

@@ -1,6 +1,7 @@
 //! Tests against real services, which they start themselves. One binary: each one links DataFusion.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says so by panicking")]
 
+mod access;
 mod architecture;
 mod clients;
 mod commands;
@@ -9,10 +10,12 @@ mod differential;
 mod failure;
 mod full_cache;
 mod fuzz;
+mod grants;
 mod protocol;
 mod protocol_copy;
 mod protocol_stop;
 mod psql;
+mod psql_catalog;
 mod slt;
 mod soak;
 mod soak_connections;

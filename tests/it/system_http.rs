@@ -1,11 +1,18 @@
 //! `/metrics`, `/health` and `/ready`, asked for by hand.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use postgres_protocol::password::scram_sha_256;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::SimpleQueryMessage;
+use tokio_rustls::TlsConnector;
 
+use crate::support::certificate::Certificates;
 use crate::support::lookaside::Lookaside;
 use crate::support::process::{Process, catalog_file};
 use crate::support::raw::DEADLINE;
@@ -19,8 +26,13 @@ struct Answer {
 }
 
 async fn request(port: u16, line: &str) -> Answer {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    request_as(TcpStream::connect(("127.0.0.1", port)).await.unwrap(), line, None).await
+}
+
+/// `user` is name and password, with a colon between.
+async fn request_as(mut socket: impl AsyncRead + AsyncWrite + Unpin, line: &str, user: Option<&str>) -> Answer {
+    let user = user.map(|user| format!("Authorization: Basic {}\r\n", STANDARD.encode(user))).unwrap_or_default();
+    let request = format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{user}\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     tokio::time::timeout(DEADLINE, socket.read_to_string(&mut answer)).await.expect("an answer in time").unwrap();
@@ -145,4 +157,64 @@ async fn serve_prints_where_http_is_and_stops_with_an_idle_client() {
     let ended = server.finish().await;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert_eq!(idle.read(&mut buffer).await.unwrap(), 0, "the connection is closed");
+}
+
+/// A catalog with a watcher who may read one stream of two, and whose password is "sesame".
+fn watched(server_lines: &str) -> String {
+    let verifier = scram_sha_256(b"sesame");
+    format!(
+        "[server]\n{server_lines}\n[user.watcher]\npassword = \"{verifier}\"\nroles = [\"watch\"]\n[role.watch]\n\
+         read = [\"clicks\"]\n[stream.clicks]\ntype = \"push\"\ncolumns = {{ id = \"bigint\" }}\n[stream.salaries]\n\
+         type = \"push\"\ncolumns = {{ id = \"bigint\" }}\n[lookup.secrets]\ntype = \"file\"\npath = \"/nowhere.csv\"\n\
+         format = \"csv\"\ncolumns = {{ id = \"bigint\" }}\n"
+    )
+}
+
+#[tokio::test]
+async fn users_are_asked_for_and_shown_what_they_may_see() {
+    let server = Lookaside::start(&watched("")).await;
+    let ask = async |line: &str, user: Option<&str>| {
+        let socket = TcpStream::connect(("127.0.0.1", server.http_port)).await.unwrap();
+        request_as(socket, line, user).await
+    };
+    for path in ["/metrics", "/health", "/ready", "/nowhere"] {
+        for user in [None, Some("watcher:open"), Some("nobody:sesame"), Some("watcher")] {
+            let refused = ask(&format!("GET {path}"), user).await;
+            assert_eq!(refused.status, 401, "{path} {user:?}");
+            assert!(refused.head.contains("www-authenticate: basic realm=\"lookaside\""), "{}", refused.head);
+        }
+    }
+    let watcher = Some("watcher:sesame");
+    assert_eq!(ask("GET /health", watcher).await.status, 200);
+    assert_eq!(ask("GET /nowhere", watcher).await.status, 404);
+    let page = ask("GET /metrics", watcher).await;
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("{stream=\"clicks\"}"), "{}", page.body);
+    assert!(!page.body.contains("salaries") && !page.body.contains("secrets"), "{}", page.body);
+    let ready = ask("GET /ready", watcher).await;
+    assert_eq!((ready.status, ready.body.contains("secrets")), (503, false), "{}", ready.body);
+}
+
+#[tokio::test]
+async fn pages_may_be_opened_and_tls_is_the_servers_own() {
+    let certificates = Certificates::make();
+    let lines = format!("{}open_metrics = true\nopen_health = true", certificates.server_lines());
+    let server = Lookaside::start(&watched(&lines)).await;
+    let ask = async |line: &str| {
+        let socket = TcpStream::connect(("127.0.0.1", server.http_port)).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(certificates.client(&["http/1.1"])));
+        let socket = connector.connect(ServerName::try_from("localhost").unwrap(), socket).await.unwrap();
+        request_as(socket, line, None).await
+    };
+    assert_eq!(ask("GET /health").await.status, 200);
+    let ready = ask("GET /ready").await;
+    assert_eq!((ready.status, ready.body.trim()), (503, "{\"not_reached\":[],\"ready\":false,\"stopping\":false}"));
+    let metrics = ask("GET /metrics").await;
+    assert!(metrics.status == 200 && metrics.body.contains("salaries"), "{}", metrics.body);
+    assert_eq!(ask("GET /nowhere").await.status, 401);
+    let mut clear = TcpStream::connect(("127.0.0.1", server.http_port)).await.unwrap();
+    clear.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = vec![];
+    let _ = tokio::time::timeout(DEADLINE, clear.read_to_end(&mut answer)).await.expect("an end in time");
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
 }

@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub mod certificate;
 pub mod lookaside;
 pub mod postgres;
 pub mod process;
