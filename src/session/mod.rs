@@ -2,13 +2,14 @@
 //!
 //! [`Session::execute`] is where a statement meets everything it needs. `insert.rs` and `copy.rs` put rows into
 //! push streams, at COMMIT if `transaction.rs` says so; `portal.rs` is a result that is read in parts, `setting.rs`
-//! what SET and SHOW know (`setting_table.rs`); `prepared.rs` is PREPARE and EXECUTE, `explain.rs` and `view.rs` are the statements of these names.
+//! what SET and SHOW (`set.rs`) know (`setting_table.rs`); `prepared.rs` is PREPARE and EXECUTE, `explain.rs` and `view.rs` are the statements of these names.
 
 mod copy;
 mod explain;
 mod insert;
 pub mod portal;
 mod prepared;
+mod set;
 pub mod setting;
 mod setting_table;
 mod transaction;
@@ -27,10 +28,10 @@ use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
 use crate::source::push::PushStream;
 use crate::sql::cursor::Fetch;
-use crate::sql::{Statement, StatementKind, TransactionModes};
+use crate::sql::{Statement, StatementKind};
 pub use copy::CopyIn;
-use explain::texts_rows;
 use portal::Portal;
+pub use set::SHOW_ALL_COLUMNS;
 use setting::Settings;
 use transaction::Transaction;
 pub use transaction::TransactionStatus;
@@ -355,58 +356,4 @@ impl Session {
             }
         }
     }
-
-    fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<Executed> {
-        if local && !self.is_in_transaction() {
-            // As in PostgreSQL, the value is checked and has no effect.
-            self.settings.clone().set(name, value, true)?;
-            return Ok(Executed::done("SET")
-                .with_notice(Code::NoActiveTransaction, "SET LOCAL can only be used in transaction blocks"));
-        }
-        self.settings.set(name, value, local)?;
-        Ok(Executed::done("SET"))
-    }
-
-    fn set_transaction(&mut self, modes: &TransactionModes, session: bool) -> Result<Executed> {
-        if session {
-            for (name, value) in modes {
-                self.settings.set(&format!("default_transaction_{name}"), Some(value), false)?;
-            }
-        } else if self.is_in_transaction() {
-            self.set_modes(modes)?;
-        } else {
-            return Ok(Executed::done("SET")
-                .with_notice(Code::NoActiveTransaction, "SET TRANSACTION can only be used in transaction blocks"));
-        }
-        Ok(Executed::done("SET"))
-    }
-
-    fn show(&self, name: &str) -> Result<Executed> {
-        let rows = match name {
-            "all" => {
-                let lines = self.settings.described().map(|(name, value, use_)| [name.into(), value, use_.into()]);
-                texts_rows(SHOW_ALL_COLUMNS, lines)
-            }
-            name => {
-                let (name, value) = self.settings.get(name)?;
-                texts_rows([name], [[value]])
-            }
-        };
-        Ok(Outcome::Rows { rows, tag: "SHOW" }.into())
-    }
-
-    fn discard(&mut self, what: &str) -> Result<Executed> {
-        if what == "ALL" {
-            if self.is_in_transaction() {
-                return Err(Error::new(Code::ActiveTransaction, "DISCARD ALL cannot run inside a transaction block"));
-            }
-            self.portals.clear();
-            self.statements.clear();
-            self.settings.reset_all();
-        }
-        Ok(Executed::done(format!("DISCARD {what}")))
-    }
 }
-
-/// The columns of SHOW ALL.
-pub const SHOW_ALL_COLUMNS: [&str; 3] = ["name", "setting", "description"];

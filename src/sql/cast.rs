@@ -55,6 +55,7 @@ impl ScalarUDFImpl for PgCast {
         if !is_text(source)
             && source != &DataType::Null
             && !is_of_constants(&target)
+            && !(target == PgType::Oid && source.is_integer())
             && source != &target.arrow()
             && !is_list_cast(source, &target)
             && !(source.is_integer() && target == PgType::Oid)

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails says so by panicking")]
 
 mod access;
+mod activity;
 mod architecture;
 mod clients;
 mod commands;
