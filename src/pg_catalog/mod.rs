@@ -6,6 +6,7 @@
 //! we have nothing of what they tell of. `function.rs` lists the functions that tools call, the `function_*` files say
 //! what they do, `expand.rs` and `json.rs` those whose arguments are no texts. `cell.rs` is how all of them write values, `type_name.rs` how types are called.
 
+mod activity;
 mod cell;
 mod declared;
 mod expand;

@@ -5,6 +5,7 @@ use chrono_tz::OffsetComponents;
 use chrono_tz::OffsetName;
 
 use super::SystemCatalog;
+use super::activity;
 use super::cell::{Cell, TableRows};
 use super::oids::{DATABASE, Kind, NAMESPACE_LOOKASIDE, OWNER, PG_CLASS, PG_FOREIGN_SERVER, POSTGRES_WRAPPER};
 use super::snapshot::{NAMESPACES, OWNER_NAME, RelationFacts, Snapshot};
@@ -22,6 +23,7 @@ pub(super) async fn fill(name: &str, system: &SystemCatalog, viewer: &Viewer, ro
         "pg_database" => database(viewer, rows),
         "pg_settings" => settings(viewer, rows),
         "pg_proc" => functions(system, rows),
+        "pg_stat_activity" => activity::fill(system, viewer, rows),
         "pg_timezone_names" => time_zones(rows),
         "pg_class" => {
             let snapshot = system.snapshot(viewer).await?;
