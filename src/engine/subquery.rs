@@ -90,7 +90,8 @@ impl RunSubqueries {
             }
             Wanted::Existence => Field::new("exists", DataType::Boolean, true),
             Wanted::Array => {
-                let item = Field::new("item", value.data_type().clone(), true).with_metadata(value.metadata().clone());
+                // As the mark that stood here has told the plan.
+                let item = Field::new("item", value.data_type().clone(), true);
                 Field::new("array", DataType::List(Arc::new(item)), true)
             }
         };

@@ -30,7 +30,6 @@ const INT8: fn() -> PgType = || PgType::Int8;
 const OID: fn() -> PgType = || PgType::Oid;
 const NAME: fn() -> PgType = || PgType::Name;
 const TEXTS: fn() -> PgType = || PgType::Array(Box::new(PgType::Text));
-const NAMES: fn() -> PgType = || PgType::Array(Box::new(PgType::Name));
 
 /// What nobody has said anything of here.
 const UNKNOWN: fn(&Call) -> Answer = |_| Ok(None);
@@ -47,7 +46,7 @@ pub(super) static BODIES: &[Body] = &[
     body("user", 0..=0, NAME, |call| Ok(Some(call.moment.viewer.user.clone()))),
     body("current_role", 0..=0, NAME, |call| Ok(Some(call.moment.viewer.user.clone()))),
     body("current_schema", 0..=0, NAME, |_| Ok(Some("public".into()))),
-    body("current_schemas", 1..=1, NAMES, |call| {
+    body("current_schemas", 1..=1, TEXTS, |call| {
         Ok(Some(if call.is_true(0) { "{pg_catalog,public}" } else { "{public}" }.into()))
     }),
     body("pg_backend_pid", 0..=0, INT4, |call| Ok(call.moment.viewer.pid.map(|pid| pid.to_string()))),

@@ -5,6 +5,7 @@ use chrono_tz::OffsetComponents;
 use chrono_tz::OffsetName;
 
 use super::SystemCatalog;
+use super::activity;
 use super::cell::{Cell, TableRows};
 use super::oids::{DATABASE, Kind, NAMESPACE_LOOKASIDE, OWNER, PG_CLASS, PG_FOREIGN_SERVER, POSTGRES_WRAPPER};
 use super::snapshot::{NAMESPACES, OWNER_NAME, RelationFacts, Snapshot};

@@ -130,7 +130,12 @@ impl VisitorMut for Rewriter {
             Expr::AnyOp { left, right, .. } => self.read_placeholder(left, right),
             Expr::Cast { .. } => rewrite_cast(expr),
             Expr::TypedString(typed) => typed.data_type = plain_type(&typed.data_type),
-            Expr::CompoundFieldAccess { root, access_chain } => count_from_one(root, access_chain),
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                count_from_one(root, access_chain);
+                if let Some(field) = only_field(access_chain) {
+                    *expr = call("get_field", vec![root.as_ref().clone(), field]);
+                }
+            }
             Expr::Identifier(ident)
                 if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_schema") =>
             {
@@ -210,6 +215,14 @@ fn escape_by_backslash(pattern: &mut Box<Expr>, escape: &mut Option<ValueWithSpa
 
 fn cast_expr(expr: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+/// The name of the field in `(result.keys).x`, as a constant.
+fn only_field(access_chain: &[AccessExpr]) -> Option<Expr> {
+    match access_chain {
+        [AccessExpr::Dot(Expr::Identifier(field))] => Some(Expr::value(Value::SingleQuotedString(fold_ident(field)))),
+        _ => None,
+    }
 }
 
 fn is_without_arguments(arguments: Option<&TableFunctionArgs>) -> bool {

@@ -21,7 +21,7 @@ type = "simulated"
 id = "bigint"
 [lookup.customers.columns]
 name = "concat('customer ', id)"
-tier = "nullif('gold', concat('g', id))"
+tier = "'gold'"
 "#;
 
 const VIEW: &str = "CREATE VIEW spending AS SELECT o.order_id, c.name FROM orders o LEFT LOOKUP JOIN customers c ON o.customer_id = c.id";
@@ -31,7 +31,7 @@ const VIEW: &str = "CREATE VIEW spending AS SELECT o.order_id, c.name FROM order
 const TABLES: &str = "\
 CREATE TABLE orders (order_id bigint NOT NULL, customer_id bigint, amount numeric(12,2), placed_at timestamptz, tags text[]);
 COMMENT ON TABLE orders IS 'what was sold';
-CREATE TABLE customers (id bigint PRIMARY KEY, name text NOT NULL, tier text);
+CREATE TABLE customers (id bigint PRIMARY KEY, name text, tier text NOT NULL);
 CREATE VIEW spending AS SELECT o.order_id, c.name FROM orders o LEFT JOIN customers c ON o.customer_id = c.id;";
 
 async fn server() -> Lookaside {
