@@ -23,7 +23,7 @@ pub(super) async fn fill(name: &str, system: &SystemCatalog, viewer: &Viewer, ro
         "pg_database" => database(viewer, rows),
         "pg_settings" => settings(viewer, rows),
         "pg_proc" => functions(system, rows),
-        "pg_stat_activity" => super::activity::fill(system, viewer, rows),
+        "pg_stat_activity" => activity::fill(system, viewer, rows),
         "pg_timezone_names" => time_zones(rows),
         "pg_class" => {
             let snapshot = system.snapshot(viewer).await?;
