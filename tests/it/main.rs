@@ -17,6 +17,7 @@ mod protocol_copy;
 mod protocol_stop;
 mod psql;
 mod psql_catalog;
+mod questions;
 mod slt;
 mod soak;
 mod soak_connections;
