@@ -132,9 +132,7 @@ impl VisitorMut for Rewriter {
             Expr::TypedString(typed) => typed.data_type = plain_type(&typed.data_type),
             Expr::CompoundFieldAccess { root, access_chain } => {
                 count_from_one(root, access_chain);
-                if let Some(field) = only_field(access_chain) {
-                    *expr = call("get_field", vec![root.as_ref().clone(), field]);
-                }
+                quote_fields(root, access_chain);
             }
             Expr::Identifier(ident)
                 if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_schema") =>
@@ -217,14 +215,6 @@ fn cast_expr(expr: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
-/// The name of the field in `(result.keys).x`, as a constant.
-fn only_field(access_chain: &[AccessExpr]) -> Option<Expr> {
-    match access_chain {
-        [AccessExpr::Dot(Expr::Identifier(field))] => Some(Expr::value(Value::SingleQuotedString(fold_ident(field)))),
-        _ => None,
-    }
-}
-
 fn is_without_arguments(arguments: Option<&TableFunctionArgs>) -> bool {
     arguments.is_some_and(|arguments| arguments.args.is_empty())
 }
@@ -302,6 +292,20 @@ fn shows_types(array: &Expr) -> bool {
 fn plain_type(data_type: &DataType) -> DataType {
     let plain = catalog_type(&data_type.to_string());
     plain.and_then(|pg_type| type_in_sql(&pg_type).ok()).unwrap_or_else(|| data_type.clone())
+}
+
+/// `(pair).n`: a field of what is no relation is named in quotes by DataFusion.
+fn quote_fields(root: &Expr, access_chain: &mut [AccessExpr]) {
+    if !matches!(root, Expr::Nested(_) | Expr::Function(_)) {
+        return;
+    }
+    for access in access_chain {
+        if let AccessExpr::Dot(field) = access
+            && let Expr::Identifier(ident) = &*field
+        {
+            *field = Expr::value(Value::SingleQuotedString(fold_ident(ident)));
+        }
+    }
 }
 
 /// `i.indkey[0]`: DataFusion counts from 1.
