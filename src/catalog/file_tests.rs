@@ -57,6 +57,7 @@ fn catalog_with(key: &Key, value: &str) -> String {
         (Some("lookup"), Some(&"simulated")) => "type = \"simulated\"",
         (Some("lookup"), _) if key.name == "columns" => "type = \"file\"\nformat = \"json\"",
         (Some("lookup"), _) if key.name != "type" => "type = \"file\"",
+        (Some("connection"), _) if key.name == "comment" => "type = \"postgres\"\nhost = \"db\"",
         (Some("connection"), _) if key.name != "type" => "type = \"postgres\"",
         (Some("stream"), Some(&"generator")) => "type = \"generator\"",
         (Some("stream"), Some(&"file")) => "type = \"file\"",

@@ -32,7 +32,7 @@ fn unknown_keys_get_the_nearest_known_one_or_all() {
     assert_problem(
         &orders("colour = 5"),
         "3:1: unknown key \"colour\" in [stream.orders] (hint: Keys here are \"type\", \"columns\", \"on_malformed\", \
-         \"retain_rows\", \"retain_bytes\", \"slow_reader\".)",
+         \"retain_rows\", \"retain_bytes\", \"slow_reader\", \"comment\".)",
     );
     assert_problem(
         "[lookups.x]\ntype = \"file\"",
@@ -64,7 +64,7 @@ fn keys_of_another_type_say_which() {
 #[test]
 fn what_later_versions_bring_is_refused() {
     for (text, expected) in [
-        (customers("comment = 7"), "3:11: \"comment\" in [lookup.customers] must be a string, not an integer"),
+        (customers("comment = 7"), "3:11: \"comment\" in [lookup.customers] must be a string, not a whole number"),
         (
             "[stream.s]\ntype = \"kafka\"\ntopic = \"x\"".to_string(),
             "2:8: type = \"kafka\" in [stream.s] is not available yet (hint: It may be \"generator\", \"push\" or \"file\".)",

@@ -56,9 +56,10 @@ pub static BUILTIN: LazyLock<BTreeMap<&'static str, BuiltinRows>> = LazyLock::ne
         let mut lines = part.lines();
         let mut heading = lines.next().unwrap_or_default().split(' ');
         let name = heading.next().unwrap_or_default();
-        let columns = heading.collect();
+        let columns: Vec<_> = heading.collect();
+        let count = columns.len();
         let value = |text| (text != "\\N").then_some(text);
-        let rows = lines.map(|line| line.split(' ').map(value).collect()).collect();
+        let rows = lines.map(|line| line.splitn(count, ' ').map(value).collect()).collect();
         tables.insert(name, BuiltinRows { columns, rows });
     }
     tables

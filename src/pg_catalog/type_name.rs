@@ -87,7 +87,8 @@ pub fn format_type(oid: u32, modifier: i32) -> String {
         return "-".to_string();
     }
     let Some(facts) = type_by_oid(oid) else { return "???".to_string() };
-    if facts.is_array && facts.element != 0 {
+    // The two whose items always stand within a row keep their own names.
+    if facts.is_array && facts.element != 0 && !facts.name.ends_with("vector") {
         return format!("{}[]", format_type(facts.element, modifier));
     }
     let name = base_name(facts.name);

@@ -1,5 +1,8 @@
 //! From the parameters of a Bind message, in text and in binary form, to values of DataFusion.
 
+use std::sync::Arc;
+
+use datafusion::arrow::array::AsArray;
 use datafusion::scalar::ScalarValue;
 
 use crate::error::{Code, Error, Result};
@@ -50,7 +53,12 @@ pub(super) fn decode_binary(bytes: &[u8], pg_type: &PgType) -> Result<ScalarValu
 fn scalar_of(value: Value<'_>, pg_type: &PgType) -> Result<ScalarValue> {
     let mut builder = ColumnBuilder::new(pg_type);
     builder.push(Some(value))?;
-    Ok(ScalarValue::try_from_array(&builder.finish(), 0)?)
+    let array = builder.finish();
+    // Taken out of its array, a list would forget what its elements are.
+    match array.as_list_opt::<i32>() {
+        Some(list) => Ok(ScalarValue::List(Arc::new(list.clone()))),
+        None => Ok(ScalarValue::try_from_array(&array, 0)?),
+    }
 }
 
 /// # Errors

@@ -1,6 +1,8 @@
 //! PREPARE, EXECUTE, DEALLOCATE, and the prepared statements of the extended protocol: one list for both.
 
+use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast;
+use futures::future::BoxFuture;
 
 use super::{Executed, Prepared, Session};
 use crate::error::{Code, Error, Result};
@@ -67,7 +69,17 @@ impl Session {
             true => vec![],
             false => self.engine.evaluate(parameters, &prepared.parameters, &self.viewer()).await?,
         };
-        Box::pin(self.execute(&prepared, values)).await
+        self.execute_another(&prepared, values).await
+    }
+
+    /// A future whose type tells nothing of what it holds: one that may hold itself makes the compiler look again and again
+    /// at all that is in it.
+    fn execute_another<'a>(
+        &'a mut self,
+        prepared: &'a Prepared,
+        values: Vec<ScalarValue>,
+    ) -> BoxFuture<'a, Result<Executed>> {
+        Box::pin(self.execute(prepared, values))
     }
 
     pub(super) fn deallocate(&mut self, name: Option<&str>) -> Result<Executed> {
