@@ -359,7 +359,7 @@ async fn tables_are_refused_or_narrowed_by_name_and_type() {
     let narrowed =
         PostgresTable { columns: columns(&["Größe \"x", "amount", "address"]), types, ..table("peculiar") };
     let store = connect(narrowed).await.unwrap();
-    let answer = store.lookup(&request(&[2], &[1, 0], &[], vec![strings(&["10.0.0.1/32"])])).await.unwrap();
+    let answer = store.lookup(&request(&[2], &[1, 0], &[], vec![strings(&["(1,2)"])])).await.unwrap();
     assert_eq!(texts(&answer), ["0: 1.0000 | big"]);
     let error = store.lookup(&request(&[0], &[], &[], vec![ints(&[1])])).await.unwrap_err().into_error("t");
     assert_eq!(error.code(), Code::Internal, "keys of a wrong type are noticed: {error}");
