@@ -45,7 +45,7 @@ fn unknown_keys_get_the_nearest_known_one_or_all() {
     assert_problem(
         &shop("host = \"localhost\"\nschema = \"x\""),
         "4:1: unknown key \"schema\" in [connection.shop] (hint: Keys here are \"type\", \"url\", \"host\", \"port\", \
-         \"database\", \"user\", \"password\", \"password_file\", \"sslmode\", \"sslrootcert\", \"max_connections\", \"prepare\".)",
+         \"database\", \"user\", \"password\", \"password_file\", \"sslmode\", \"sslrootcert\", \"max_connections\", \"prepare\", \"comment\".)",
     );
 }
 
