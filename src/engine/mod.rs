@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::common::{DFSchemaRef, ParamValues, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::async_udf::AsyncScalarUDF;
@@ -259,14 +259,24 @@ impl Engine {
 
 /// What a relation's columns are, for the expansion of stars.
 async fn expand_stars(state: &SessionState, query: &mut Query) -> Result<()> {
-    for from in star::selects_to_expand(query) {
-        let mut probe = from;
-        rewrite::rewrite_casts(&mut probe)?;
-        let plan = logical_plan(state, probe, &[]).await?;
-        let input = plan.inputs().first().map_or_else(|| Arc::clone(plan.schema()), |input| Arc::clone(input.schema()));
+    for probe in star::selects_to_expand(query) {
+        let input = input_schema(state, probe).await?;
         star::expand(query, &input);
     }
+    // What is wrong with the query is told when it is planned itself.
+    if let Some(probe) = star::outermost_to_expand(query)
+        && let Ok(input) = input_schema(state, probe).await
+    {
+        star::expand_outermost(query, &input);
+    }
     Ok(())
+}
+
+/// The columns of what a query is from.
+async fn input_schema(state: &SessionState, mut probe: Query) -> Result<DFSchemaRef> {
+    rewrite::rewrite_casts(&mut probe)?;
+    let plan = logical_plan(state, probe, &[]).await?;
+    Ok(plan.inputs().first().map_or_else(|| Arc::clone(plan.schema()), |input| Arc::clone(input.schema())))
 }
 
 async fn infer_parameters(state: &SessionState, query: &Query, types: &mut [Option<PgType>]) -> Result<()> {

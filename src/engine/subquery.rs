@@ -6,15 +6,18 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::{cast, concat};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::catalog::cte_worktable::CteWorkTable;
+use datafusion::catalog::default_table_source::DefaultTableSource;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::functions_nested::expr_fn::array_has;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
-use datafusion::logical_expr::expr::{Exists, ScalarFunction};
+use datafusion::logical_expr::expr::{Case, Exists, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Subquery,
@@ -60,12 +63,16 @@ impl AnalyzerRule for RunSubqueries {
 impl RunSubqueries {
     fn replace(&self, expr: Expr, in_filter: bool) -> Result<Transformed<Expr>> {
         let (subquery, wanted, negated) = match &expr {
+            Expr::Case(case) => return self.replace_behind_conditions(case.clone()),
             Expr::ScalarFunction(function) if function.name() == ARRAY_FUNCTION => match function.args.as_slice() {
                 [Expr::ScalarSubquery(subquery)] => (subquery, Wanted::Array, false),
                 _ => return Ok(Transformed::no(expr)),
             },
             Expr::ScalarSubquery(subquery) if !outer_columns(&subquery.subquery)?.is_empty() => {
                 (subquery, Wanted::Value, false)
+            }
+            Expr::InSubquery(within) if !in_filter && is_over_catalogs(&within.subquery.subquery)? => {
+                return Ok(Transformed::new(self.membership(within)?, true, TreeNodeRecursion::Jump));
             }
             // Beneath a WHERE, DataFusion makes a join of it.
             Expr::Exists(Exists { subquery, negated }) if !in_filter => (subquery, Wanted::Existence, *negated),
@@ -74,14 +81,40 @@ impl RunSubqueries {
         if !is_over_catalogs(&subquery.subquery)? {
             return Ok(Transformed::no(expr));
         }
-        let call = self.call(&subquery.subquery, wanted)?;
+        let call = self.call(&subquery.subquery, wanted, None)?;
         let call = if negated { Expr::Not(Box::new(call)) } else { call };
         Ok(Transformed::new(call, true, TreeNodeRecursion::Jump))
     }
 
-    fn call(&self, plan: &Arc<LogicalPlan>, wanted: Wanted) -> Result<Expr> {
+    /// `CASE WHEN condition THEN (SELECT …)` runs the subquery for the rows of the condition only.
+    fn replace_behind_conditions(&self, mut case: Case) -> Result<Transformed<Expr>> {
+        let mut replaced = false;
+        if case.expr.is_none() {
+            for (condition, value) in &mut case.when_then_expr {
+                let Expr::ScalarSubquery(subquery) = value.as_ref() else { continue };
+                if is_over_catalogs(&subquery.subquery)? && !outer_columns(&subquery.subquery)?.is_empty() {
+                    let call = self.call(&subquery.subquery, Wanted::Value, Some(condition.as_ref().clone()))?;
+                    *value = Box::new(call);
+                    replaced = true;
+                }
+            }
+        }
+        let case = Expr::Case(case);
+        Ok(if replaced { Transformed::yes(case) } else { Transformed::no(case) })
+    }
+
+    /// `value IN (SELECT …)`: whether the array of all values has it.
+    fn membership(&self, within: &InSubquery) -> Result<Expr> {
+        let values = self.call(&within.subquery.subquery, Wanted::Array, None)?;
+        let found = array_has(values, within.expr.as_ref().clone());
+        Ok(if within.negated { Expr::Not(Box::new(found)) } else { found })
+    }
+
+    /// The subquery as a call, which is made for the rows of a condition only.
+    fn call(&self, plan: &Arc<LogicalPlan>, wanted: Wanted, condition: Option<Expr>) -> Result<Expr> {
         let outer = outer_columns(plan)?;
-        let arguments = outer.iter().cloned().map(Expr::Column).collect();
+        let is_conditional = condition.is_some();
+        let arguments = outer.iter().cloned().map(Expr::Column).chain(condition).collect();
         let value = plan.schema().fields().first().cloned();
         let value = value.ok_or_else(|| DataFusionError::Plan("a subquery without columns".into()))?;
         let gives = match wanted {
@@ -99,6 +132,7 @@ impl RunSubqueries {
             engine: self.engine.clone(),
             plan: Arc::clone(plan),
             outer,
+            is_conditional,
             wanted,
             gives: Arc::new(gives),
             signature: Signature::one_of(
@@ -157,7 +191,9 @@ fn is_over_catalogs(plan: &LogicalPlan) -> Result<bool> {
     let mut others = false;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            others |= !is_system_source(&scan.source);
+            let own_rows = scan.source.downcast_ref::<DefaultTableSource>();
+            let is_recursion = own_rows.is_some_and(|own| own.table_provider.downcast_ref::<CteWorkTable>().is_some());
+            others |= !is_recursion && !is_system_source(&scan.source);
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
@@ -170,6 +206,8 @@ struct SubqueryFunction {
     engine: Weak<Engine>,
     plan: Arc<LogicalPlan>,
     outer: Vec<Column>,
+    /// Whether the last argument says for which rows there is anything to do.
+    is_conditional: bool,
     wanted: Wanted,
     gives: FieldRef,
     signature: Signature,
@@ -177,7 +215,7 @@ struct SubqueryFunction {
 
 impl PartialEq for SubqueryFunction {
     fn eq(&self, other: &Self) -> bool {
-        self.wanted == other.wanted && self.plan == other.plan
+        self.wanted == other.wanted && self.is_conditional == other.is_conditional && self.plan == other.plan
     }
 }
 
@@ -219,9 +257,14 @@ impl AsyncScalarUDFImpl for SubqueryFunction {
         for value in &args.args {
             columns.push(value.to_array(args.number_rows)?);
         }
+        let condition = if self.is_conditional { columns.pop() } else { None };
         let mut answers: HashMap<Vec<ScalarValue>, ScalarValue> = HashMap::new();
         let mut results = Vec::with_capacity(args.number_rows);
         for row in 0..args.number_rows {
+            if condition.as_ref().is_some_and(|rows| !is_true(rows, row)) {
+                results.push(ScalarValue::try_from(self.gives.data_type())?);
+                continue;
+            }
             let values = columns.iter().map(|column| ScalarValue::try_from_array(column, row));
             let values = values.collect::<Result<Vec<_>>>()?;
             let answer = match answers.get(&values) {
@@ -274,6 +317,11 @@ impl SubqueryFunction {
             (_, own) => own.clone(),
         }
     }
+}
+
+/// NULL is not.
+fn is_true(condition: &ArrayRef, row: usize) -> bool {
+    condition.as_boolean_opt().is_some_and(|values| values.is_valid(row) && values.value(row))
 }
 
 /// The first column of all rows, of a type that planning may have made another meanwhile.

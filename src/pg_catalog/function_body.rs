@@ -3,12 +3,13 @@
 use std::ops::RangeInclusive;
 
 use super::function::{Body, Call};
+use super::keyword;
 use super::oids::Kind;
 use super::privilege::{may_use_column, may_use_database, may_use_function, may_use_relation, may_use_role};
 use super::registered;
 use super::rows::index_definition;
 use super::snapshot::RelationFacts;
-use super::type_name::format_type;
+use super::type_name::{format_type, type_descriptions};
 use crate::error::Result;
 use crate::pg_type::PgType;
 
@@ -94,6 +95,9 @@ pub(super) static BODIES: &[Body] = &[
     }),
     body("regprocin", 1..=1, OID, |call| registered::function(call).map(Some)),
     body("regprocout", 1..=1, TEXT, registered::function_name),
+    body("regoperatorin", 1..=1, OID, |call| call.oid(0).map(|oid| Some(oid.to_string()))),
+    // As PostgreSQL shows a number that is no operator's.
+    body("regoperatorout", 1..=1, TEXT, |call| Ok(Some(call.text(0).to_string()))),
     body("regnamespacein", 1..=1, OID, |call| registered::namespace(call).map(Some)),
     body("to_regnamespace", 1..=1, OID, |call| Ok(registered::namespace(call).ok())),
     body("regnamespaceout", 1..=1, TEXT, registered::namespace_name),
@@ -143,9 +147,13 @@ pub(super) static BODIES: &[Body] = &[
     }),
     body("pg_column_is_updatable", 3..=3, BOOL, NO),
     // Comments.
-    body("obj_description", 1..=2, TEXT, |call| {
-        let names_the_table = call.arguments.len() == 1 || call.text(1) == "pg_class";
-        Ok(relation(call)?.filter(|_| names_the_table).and_then(|found| found.comment.clone()))
+    body("obj_description", 1..=2, TEXT, |call| match call.arguments.get(1) {
+        Some(&"pg_type") => {
+            let oid = call.oid(0)?;
+            Ok(type_descriptions().find(|(known, _)| *known == oid).map(|(_, of_type)| of_type.to_string()))
+        }
+        None | Some(&"pg_class") => Ok(relation(call)?.and_then(|found| found.comment.clone())),
+        Some(_) => Ok(None),
     }),
     body("col_description", 2..=2, TEXT, UNKNOWN),
     body("shobj_description", 2..=2, TEXT, UNKNOWN),
@@ -172,7 +180,11 @@ pub(super) static BODIES: &[Body] = &[
     body("has_server_privilege", 2..=3, BOOL, NO),
     body("pg_has_role", 2..=3, BOOL, may_use_role),
     body("row_security_active", 1..=1, BOOL, NO),
+    body("pg_stat_get_numscans", 1..=1, INT8, |_| Ok(Some("0".into()))),
     // Words.
+    body("array_lower", 2..=2, INT4, |call| Ok((call.text(0) != "{}" && call.text(1) == "1").then(|| "1".to_string()))),
+    body("parse_ident", 1..=2, TEXTS, registered::parsed_name),
+    body("pg_keywords", 1..=1, TEXTS, keyword::column),
     Body { nullable_from: 1, ..body("format", 1..=100, TEXT, registered::formatted) },
     body("quote_ident", 1..=1, TEXT, |call| Ok(Some(registered::quoted(call.text(0))))),
     body("like_escape", 2..=2, TEXT, |call| Ok(Some(like_escape(call.text(0), call.text(1).chars().next())))),

@@ -4,7 +4,8 @@
 //! everywhere; `snapshot.rs` is what our own catalog holds in the eyes of who asks; `rows.rs` and `standard.rs` make
 //! the rows of the two schemas of it, `table.rs` shows them to DataFusion. Tables that neither file fills are empty:
 //! we have nothing of what they tell of. `function.rs` lists the functions that tools call, the `function_*` files say
-//! what they do, `expand.rs` and `json.rs` those whose arguments are no texts. `cell.rs` is how all of them write values, `type_name.rs` how types are called.
+//! what they do, `expand.rs` and `json.rs` those whose arguments are no texts,
+//! `keyword.rs` the words of SQL. `cell.rs` is how all of them write values, `type_name.rs` how types are called.
 
 mod activity;
 mod cell;
@@ -13,6 +14,7 @@ mod expand;
 mod function;
 mod function_body;
 mod json;
+mod keyword;
 mod oids;
 mod privilege;
 mod registered;

@@ -17,6 +17,7 @@ pub const DATABASE: u32 = 5;
 /// The catalog tables whose own numbers say what kind of object is meant.
 pub const PG_CLASS: u32 = 1259;
 pub const PG_FOREIGN_SERVER: u32 = 1417;
+pub const PG_TYPE: u32 = 1247;
 /// What stands between us and stores of type "postgres".
 pub const POSTGRES_WRAPPER: u32 = 16_001;
 

@@ -12,6 +12,25 @@ type Answer = Result<Option<String>>;
 
 /// The schema, if there is one, and the name, each folded: `public."Orders"`.
 fn parts(written: &str) -> (Option<String>, String) {
+    let mut parts = all_parts(written).into_iter().rev();
+    let name = parts.next().unwrap_or_default();
+    (parts.next(), name)
+}
+
+/// `parse_ident(name [, whether it is strict])`.
+pub(super) fn parsed_name(call: &Call) -> Answer {
+    let written = call.text(0);
+    let parts = all_parts(written);
+    if parts.iter().any(String::is_empty) {
+        let error = format!("string is not a valid identifier: \"{written}\"");
+        return Err(Error::new(Code::InvalidParameterValue, error));
+    }
+    let quoted = |part: &String| format!("\"{}\"", part.replace('\\', "\\\\").replace('"', "\\\""));
+    Ok(Some(format!("{{{}}}", parts.iter().map(quoted).collect::<Vec<_>>().join(","))))
+}
+
+/// A name cut at its points, each part folded unless it is quoted.
+fn all_parts(written: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut quoted = false;
     let mut is_quoted = vec![false];
@@ -34,9 +53,7 @@ fn parts(written: &str) -> (Option<String>, String) {
             }
         }
     }
-    let mut folded = parts.iter().zip(is_quoted).map(|(part, quoted)| fold(part, quoted)).rev();
-    let name = folded.next().unwrap_or_default();
-    (folded.next(), name)
+    parts.iter().zip(is_quoted).map(|(part, quoted)| fold(part, quoted)).collect()
 }
 
 /// A name as it must be written in SQL.

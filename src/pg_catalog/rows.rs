@@ -7,9 +7,9 @@ use chrono_tz::OffsetName;
 use super::SystemCatalog;
 use super::activity;
 use super::cell::{Cell, TableRows};
-use super::oids::{DATABASE, Kind, NAMESPACE_LOOKASIDE, OWNER, PG_CLASS, PG_FOREIGN_SERVER, POSTGRES_WRAPPER};
+use super::oids::{DATABASE, Kind, NAMESPACE_LOOKASIDE, OWNER, PG_CLASS, PG_FOREIGN_SERVER, PG_TYPE, POSTGRES_WRAPPER};
 use super::snapshot::{NAMESPACES, OWNER_NAME, RelationFacts, Snapshot};
-use super::type_name::type_by_oid;
+use super::type_name::{type_by_oid, type_descriptions};
 use crate::catalog::{Connection, Viewer};
 use crate::error::Result;
 
@@ -45,6 +45,9 @@ fn of_relations(name: &str, system: &SystemCatalog, snapshot: &Snapshot, rows: &
     match name {
         "pg_description" => {
             relations.try_for_each(|relation| description(relation, rows))?;
+            type_descriptions().try_for_each(|(oid, of_type)| {
+                rows.push(&[("objoid", oid.into()), ("classoid", PG_TYPE.into()), ("description", of_type.into())])
+            })?;
             connection_descriptions(system, &snapshot.viewer, rows)
         }
         "pg_foreign_server" => connections(system, &snapshot.viewer).try_for_each(|connection| {
@@ -192,7 +195,7 @@ fn class(system: &SystemCatalog, relation: &RelationFacts, rows: &mut TableRows)
         ("relnatts", relation.columns.len().into()),
         ("relhasrules", (relation.kind == "v").into()),
         ("relispopulated", true.into()),
-        ("relreplident", if relation.is_system() { "n".into() } else { "d".into() }),
+        ("relreplident", if relation.is_system() || relation.kind == "v" { "n".into() } else { "d".into() }),
     ])?;
     if !has_key {
         return Ok(());

@@ -40,6 +40,14 @@ static TYPES: LazyLock<Vec<TypeFacts>> = LazyLock::new(|| {
     table.rows.iter().filter_map(read).collect()
 });
 
+/// What PostgreSQL says of its own types, by their numbers.
+pub fn type_descriptions() -> impl Iterator<Item = (u32, &'static str)> {
+    include_str!("type_descriptions.txt").lines().filter_map(|line| {
+        let (oid, description) = line.split_once(' ')?;
+        Some((oid.parse().ok()?, description))
+    })
+}
+
 pub fn type_by_oid(oid: u32) -> Option<&'static TypeFacts> {
     TYPES.iter().find(|known| known.oid == oid)
 }
@@ -147,6 +155,12 @@ mod tests {
         ] {
             assert_eq!(format_type(oid, modifier), expected);
         }
+    }
+
+    #[test]
+    fn every_description_is_of_a_type() {
+        assert_eq!(type_descriptions().count(), include_str!("type_descriptions.txt").lines().count());
+        assert!(type_descriptions().all(|(oid, _)| type_by_oid(oid).is_some()));
     }
 
     #[test]

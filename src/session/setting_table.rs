@@ -42,7 +42,7 @@ const fn reported(name: &'static str, default: &'static str, kind: Kind, descrip
 /// Every statement reads one moment of a stream: any level is kept.
 const ISOLATION: &[&str] = &["read committed", "read uncommitted", "repeatable read", "serializable"];
 
-pub(super) static SETTINGS: [Setting; 31] = [
+pub(super) static SETTINGS: [Setting; 32] = [
     reported("application_name", "", Kind::Name, "The name of the program that has connected."),
     setting("bytea_output", "hex", Kind::OneOf(&["hex", "escape"]), "How bytea is shown."),
     reported(
@@ -110,6 +110,7 @@ pub(super) static SETTINGS: [Setting; 31] = [
         Kind::Fixed(&["on", "true", "1", "yes"]),
         "Whether backslashes in quotes are backslashes.",
     ),
+    setting("jit", "off", Kind::Boolean, "No query is compiled: any value means the same."),
     setting("statement_timeout", "0", Kind::Milliseconds, "How long a statement may run."),
     setting(
         "synchronous_commit",

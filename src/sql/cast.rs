@@ -74,9 +74,17 @@ impl ScalarUDFImpl for PgCast {
         let settings = Viewer::of(&args.config_options).map(Viewer::values).unwrap_or_default();
         let result = cast_array(&array, &target, settings)?;
         Ok(match is_scalar {
-            true => ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?),
+            true => ColumnarValue::Scalar(only_value(&result)?),
             false => ColumnarValue::Array(result),
         })
+    }
+}
+
+/// Of an array with one entry. DataFusion's own way would lose which type of PostgreSQL the items of a list have.
+fn only_value(array: &ArrayRef) -> Result<ScalarValue> {
+    match array.as_list_opt::<i32>() {
+        Some(lists) => Ok(ScalarValue::List(Arc::new(lists.slice(0, 1)))),
+        None => ScalarValue::try_from_array(array, 0),
     }
 }
 

@@ -87,31 +87,62 @@ fn expression(text: &str) -> Option<Expr> {
     Parser::new(&dialect).try_with_sql(text).and_then(|mut parser| parser.parse_expr()).ok()
 }
 
-/// `FROM generate_series(…) AS s` and `FROM unnest(…) AS t(x)` over what is no constant, as a subquery of one column.
+/// `FROM generate_series(…) AS s` over what is no constant, `FROM unnest(…) AS t(x)` and `FROM now() AS t` as a subquery
+/// of one column, and the functions of the system that give whole rows as one of theirs.
 pub(super) fn rewrite_table_function(factor: &TableFactor) -> Option<TableFactor> {
-    let (series, alias) = match factor {
-        TableFactor::Table { name, alias, args: Some(arguments), .. } => {
+    let (function, series, alias) = match factor {
+        TableFactor::Table { name, alias, args: Some(arguments), .. } if name.0.len() == 1 => {
+            let is_plain = |argument: &FunctionArg| matches!(argument, FunctionArg::Unnamed(FunctionArgExpr::Expr(_)));
+            if !arguments.args.iter().all(is_plain) {
+                return None;
+            }
             let arguments: Vec<String> = arguments.args.iter().map(ToString::to_string).collect();
             let arguments = arguments.join(", ");
-            match relation_name(name)?.as_str() {
-                "generate_series" if !is_constant(&arguments) => (format!("generate_series({arguments})"), alias),
-                "unnest" => (arguments, alias),
-                _ => return None,
-            }
+            let function = relation_name(name)?;
+            let series = match function.as_str() {
+                "generate_series" | "range" if is_constant(&arguments) => return None,
+                "generate_series" => format!("unnest(generate_series({arguments}))"),
+                "unnest" => format!("unnest({arguments})"),
+                "pg_get_keywords" => return derived(KEYWORDS.to_string(), &function, alias),
+                "pg_options_to_table" => return derived(options_query(&arguments), &function, alias),
+                _ => format!("{name}({arguments})"),
+            };
+            (function, series, alias)
         }
         TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_ordinality: false, .. } => {
             match array_exprs.as_slice() {
-                [array] => (array.to_string(), alias),
+                [array] => ("unnest".to_string(), format!("unnest({array})"), alias),
                 _ => return None,
             }
         }
         _ => return None,
     };
-    let name = alias.as_ref().map_or_else(|| Ident::new("unnest"), |alias| alias.name.clone());
+    let name = alias.as_ref().map_or_else(|| Ident::with_quote('"', &function), |alias| alias.name.clone());
     let column = alias.as_ref().and_then(|alias| alias.columns.first()).map_or(&name, |column| &column.name);
-    let subquery = query(&format!("SELECT unnest({series}) AS {column}"))?;
-    let alias = TableAlias { explicit: true, name: name.clone(), columns: vec![], at: None };
-    Some(TableFactor::Derived { lateral: false, subquery: Box::new(subquery), alias: Some(alias), sample: None })
+    derived(format!("SELECT {series} AS {column}"), &function, alias)
+}
+
+/// `pg_get_keywords()`.
+const KEYWORDS: &str = "SELECT word, catcode, barelabel = 't' AS barelabel, catdesc, baredesc FROM (SELECT \
+    unnest(pg_keywords('word')) AS word, unnest(pg_keywords('catcode')) AS catcode, \
+    unnest(pg_keywords('barelabel')) AS barelabel, unnest(pg_keywords('catdesc')) AS catdesc, \
+    unnest(pg_keywords('baredesc')) AS baredesc) AS keywords";
+
+/// `pg_options_to_table(array)`: `{a=1,b=2}` by name and value.
+fn options_query(array: &str) -> String {
+    format!(
+        "SELECT split_part(option, '=', 1) AS option_name, \
+         CASE WHEN strpos(option, '=') > 0 THEN substr(option, strpos(option, '=') + 1) END AS option_value \
+         FROM (SELECT unnest({array}) AS option) AS options"
+    )
+}
+
+/// A subquery in the place of a function of this name.
+fn derived(text: String, function: &str, alias: &Option<TableAlias>) -> Option<TableFactor> {
+    let name = alias.as_ref().map_or_else(|| Ident::with_quote('"', function), |alias| alias.name.clone());
+    let alias = TableAlias { explicit: true, name, columns: vec![], at: None };
+    let subquery = Box::new(query(&text)?);
+    Some(TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None })
 }
 
 /// Only digits, signs and commas.

@@ -22,12 +22,18 @@ use crate::sql_name::{fold_ident, relation_name};
 /// Marks a subquery of which all rows are wanted, as one array.
 pub const ARRAY_FUNCTION: &str = "pg_array";
 
+/// The function from an array of numbers of types to their names.
+pub const TYPE_ARRAY_OUTPUT: &str = "regtypearrayout";
+
 /// Says a query's catalog names, functions, operators and casts as DataFusion knows them.
 pub fn rewrite_catalog_names(query: &mut Query) {
     let mut finder = Finder::default();
     let _ = Visit::visit(query, &mut finder);
-    show_registered(query);
     let Finder { with_queries, about_catalogs } = finder;
+    if about_catalogs {
+        show_vectors(query);
+    }
+    show_registered(query);
     let mut rewriter = Rewriter { with_queries, about_catalogs, tables: BTreeMap::new() };
     let _ = query.visit(&mut rewriter);
     let _ = query.visit(&mut TableNumbers(rewriter.tables));
@@ -65,6 +71,31 @@ fn show_registered(query: &mut Query) {
         let Some(registered) = registered_cast(expr) else { continue };
         let shown = call(registered.output(), vec![inner_of_cast(expr)]);
         *expr = shown;
+    }
+}
+
+/// A column of `int2vector` or `oidvector` is shown as its numbers with blanks between, which drivers take apart.
+fn show_vectors(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    for item in &mut select.projection {
+        let (expr, alias) = match &*item {
+            SelectItem::UnnamedExpr(expr) => (expr.clone(), None),
+            SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), Some(alias.clone())),
+            _ => continue,
+        };
+        let column = match &expr {
+            Expr::Identifier(ident) => ident.clone(),
+            Expr::CompoundIdentifier(parts) => match parts.last() {
+                Some(column) => column.clone(),
+                None => continue,
+            },
+            _ => continue,
+        };
+        if is_vector(&expr) {
+            let blank = Expr::value(Value::SingleQuotedString(" ".into()));
+            let alias = alias.unwrap_or(column);
+            *item = SelectItem::ExprWithAlias { expr: call("array_to_string", vec![expr, blank]), alias };
+        }
     }
 }
 
@@ -127,7 +158,7 @@ impl VisitorMut for Rewriter {
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
                 escape_by_backslash(pattern, escape_char);
             }
-            Expr::AnyOp { left, right, .. } => self.read_placeholder(left, right),
+            Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } => self.read_array(left, right),
             Expr::Cast { .. } => rewrite_cast(expr),
             Expr::TypedString(typed) => typed.data_type = plain_type(&typed.data_type),
             Expr::CompoundFieldAccess { root, access_chain } => {
@@ -190,11 +221,10 @@ impl Rewriter {
         }
     }
 
-    /// `relkind = ANY ($1)` tells the parameter's type.
-    fn read_placeholder(&self, column: &Expr, array: &mut Box<Expr>) {
-        let is_placeholder =
-            matches!(array.as_ref(), Expr::Value(value) if matches!(value.value, Value::Placeholder(_)));
-        if is_placeholder
+    /// `relkind = ANY ($1)` tells the parameter's type, and `relkind = ANY ('{r,v}')` the constant's.
+    fn read_array(&self, column: &Expr, array: &mut Box<Expr>) {
+        let is_untyped = |value: &Value| matches!(value, Value::Placeholder(_) | Value::SingleQuotedString(_));
+        if matches!(array.as_ref(), Expr::Value(value) if is_untyped(&value.value))
             && let Some(pg_type) = self.column_type(column)
             && let Ok(data_type) = type_in_sql(&PgType::Array(Box::new(pg_type)))
         {
@@ -258,7 +288,7 @@ fn rewrite_cast(expr: &mut Expr) {
         return;
     }
     if data_type.to_string().to_ascii_lowercase().ends_with("text[]") && shows_types(inner) {
-        *expr = call("regtypearrayout", vec![inner.as_ref().clone()]);
+        *expr = call(TYPE_ARRAY_OUTPUT, vec![inner.as_ref().clone()]);
         return;
     }
     *data_type = plain_type(data_type);

@@ -10,6 +10,7 @@ pub enum Registered {
     Class,
     Type,
     Procedure,
+    Operator,
     Namespace,
     Role,
 }
@@ -20,6 +21,7 @@ impl Registered {
             "regclass" => Registered::Class,
             "regtype" => Registered::Type,
             "regproc" | "regprocedure" => Registered::Procedure,
+            "regoper" | "regoperator" => Registered::Operator,
             "regnamespace" => Registered::Namespace,
             "regrole" => Registered::Role,
             _ => return None,
@@ -28,7 +30,14 @@ impl Registered {
 
     /// Whose input or output this function is.
     pub fn of_function(name: &str) -> Option<Registered> {
-        let all = [Registered::Class, Registered::Type, Registered::Procedure, Registered::Namespace, Registered::Role];
+        let all = [
+            Registered::Class,
+            Registered::Type,
+            Registered::Procedure,
+            Registered::Operator,
+            Registered::Namespace,
+            Registered::Role,
+        ];
         all.into_iter().find(|registered| registered.input() == name || registered.output() == name)
     }
 
@@ -37,6 +46,7 @@ impl Registered {
             Registered::Class => "regclass",
             Registered::Type => "regtype",
             Registered::Procedure => "regproc",
+            Registered::Operator => "regoperator",
             Registered::Namespace => "regnamespace",
             Registered::Role => "regrole",
         }
@@ -48,6 +58,7 @@ impl Registered {
             Registered::Class => "regclassin",
             Registered::Type => "regtypein",
             Registered::Procedure => "regprocin",
+            Registered::Operator => "regoperatorin",
             Registered::Namespace => "regnamespacein",
             Registered::Role => "regrolein",
         }
@@ -59,6 +70,7 @@ impl Registered {
             Registered::Class => "regclassout",
             Registered::Type => "regtypeout",
             Registered::Procedure => "regprocout",
+            Registered::Operator => "regoperatorout",
             Registered::Namespace => "regnamespaceout",
             Registered::Role => "regroleout",
         }

@@ -3,15 +3,15 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, SelectItem,
-    SetExpr, Value, ValueWithSpan, VisitMut, VisitorMut,
+    self, AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query,
+    SelectItem, SetExpr, TrimWhereField, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
-use crate::sql::catalog_query::ARRAY_FUNCTION;
+use crate::sql::catalog_query::{ARRAY_FUNCTION, TYPE_ARRAY_OUTPUT};
 use crate::sql::catalog_type::Registered;
 use crate::sql::dialect::LookasideDialect;
 use crate::sql_name::{fold_ident, relation_name};
@@ -265,10 +265,7 @@ fn qualifier(expr: &Expr) -> Option<String> {
 /// The name that PostgreSQL gives to a column of this expression.
 fn column_name(expr: &Expr) -> String {
     const NO_NAME: &str = "?column?";
-    let or_type = |inner: &Expr, data_type: String| match column_name(inner) {
-        name if name == NO_NAME => data_type,
-        name => name,
-    };
+    let or_type = |inner: &Expr, data_type: String| if names_itself(inner) { column_name(inner) } else { data_type };
     match expr {
         Expr::Identifier(ident) => fold_ident(ident),
         Expr::CompoundIdentifier(parts) => parts.last().map(fold_ident).unwrap_or_default(),
@@ -280,6 +277,7 @@ fn column_name(expr: &Expr) -> String {
             let name = relation_name(&function.name).unwrap_or_else(|| NO_NAME.to_string());
             match (Registered::of_function(&name), first_argument(function)) {
                 (Some(registered), Some(argument)) => or_type(argument, registered.type_name().to_string()),
+                (_, Some(argument)) if name == TYPE_ARRAY_OUTPUT => or_type(argument, "text".into()),
                 _ if name == ARRAY_FUNCTION => "array".into(),
                 _ => name,
             }
@@ -298,7 +296,17 @@ fn column_name(expr: &Expr) -> String {
         Expr::Extract { .. } => "extract".into(),
         Expr::Array(_) => "array".into(),
         Expr::Substring { .. } => "substring".into(),
-        Expr::Trim { .. } => "btrim".into(),
+        Expr::Trim { trim_where, .. } => match trim_where {
+            Some(TrimWhereField::Leading) => "ltrim".into(),
+            Some(TrimWhereField::Trailing) => "rtrim".into(),
+            Some(TrimWhereField::Both) | None => "btrim".into(),
+        },
+        // `names[1]` is called as the array is.
+        Expr::CompoundFieldAccess { root, access_chain }
+            if access_chain.iter().all(|access| matches!(access, AccessExpr::Subscript(_))) =>
+        {
+            column_name(root)
+        }
         Expr::Position { .. } => "position".into(),
         Expr::Ceil { .. } => "ceil".into(),
         Expr::Floor { .. } => "floor".into(),
@@ -310,10 +318,24 @@ fn column_name(expr: &Expr) -> String {
 /// Whether an expression, its casts taken off, is a column or a call, whose names are stronger than those of what is around.
 fn names_itself(expr: &Expr) -> bool {
     match expr {
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
+        Expr::Identifier(_)
+        | Expr::CompoundIdentifier(_)
+        | Expr::Subquery(_)
+        | Expr::Exists { .. }
+        | Expr::Array(_)
+        | Expr::Extract { .. }
+        | Expr::Substring { .. }
+        | Expr::Trim { .. }
+        | Expr::Position { .. }
+        | Expr::Ceil { .. }
+        | Expr::Floor { .. } => true,
+        Expr::CompoundFieldAccess { root, .. } => names_itself(root),
+        Expr::Case { else_result: Some(last), .. } => names_itself(last),
         Expr::Cast { expr, .. } | Expr::Nested(expr) | Expr::Collate { expr, .. } => names_itself(expr),
         Expr::Function(function) => match relation_name(&function.name) {
-            Some(name) if name == CAST_FUNCTION || Registered::of_function(&name).is_some() => {
+            Some(name)
+                if name == CAST_FUNCTION || name == TYPE_ARRAY_OUTPUT || Registered::of_function(&name).is_some() =>
+            {
                 first_argument(function).is_some_and(names_itself)
             }
             _ => true,

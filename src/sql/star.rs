@@ -3,10 +3,11 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::common::DFSchema;
+use datafusion::arrow::datatypes::FieldRef;
+use datafusion::common::{DFSchema, TableReference};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Visit,
-    VisitMut, Visitor, VisitorMut,
+    Expr, Ident, JoinConstraint, JoinOperator, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    TableFactor, TableWithJoins, Visit, VisitMut, Visitor, VisitorMut, WildcardAdditionalOptions,
 };
 
 use crate::error::{Error, Result};
@@ -109,6 +110,74 @@ pub fn expand(query: &mut Query, input: &DFSchema) {
     let _ = query.visit(&mut Expander(input));
 }
 
+/// A query whose input's columns [`expand_outermost`] needs, if the outermost SELECT has a star beside other items, as in
+/// `SELECT n.oid, n.*`: only columns with names of their own can be there twice.
+pub fn outermost_to_expand(query: &Query) -> Option<Query> {
+    let mut probe = query.clone();
+    probe.order_by = None;
+    probe.limit_clause = None;
+    probe.fetch = None;
+    let SetExpr::Select(select) = probe.body.as_mut() else { return None };
+    if select.projection.len() < 2 || !select.projection.iter().any(is_plain_star) || select.from.is_empty() {
+        return None;
+    }
+    // The columns of USING are in a bare star once.
+    let merges_columns = select.from.iter().flat_map(|from| &from.joins).any(|join| {
+        let is_natural = matches!(constraint(&join.join_operator), Some(JoinConstraint::Natural));
+        is_natural || !using_columns(&join.join_operator).is_empty()
+    });
+    if merges_columns && select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_))) {
+        return None;
+    }
+    select.distinct = None;
+    select.selection = None;
+    select.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
+    Some(probe)
+}
+
+/// Replaces the stars of the outermost SELECT by the columns of its FROM, which `input` holds.
+pub fn expand_outermost(query: &mut Query, input: &DFSchema) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let columns = all_columns(input);
+    let items = std::mem::take(&mut select.projection);
+    for item in items {
+        let relation = match &item {
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => relation_name(name),
+            _ => None,
+        };
+        match item {
+            SelectItem::Wildcard(_) if is_plain_star(&item) => {
+                select.projection.extend(columns.iter().map(Column::item))
+            }
+            _ if relation.is_some() && is_plain_star(&item) => {
+                let own = columns.iter().filter(|column| column.qualifier == relation);
+                let before = select.projection.len();
+                select.projection.extend(own.map(Column::item));
+                if select.projection.len() == before {
+                    // Of what is not there: the planner tells.
+                    select.projection.push(item);
+                }
+            }
+            other => select.projection.push(other),
+        }
+    }
+}
+
+/// `*` or `relation.*`, without EXCEPT or the like.
+fn is_plain_star(item: &SelectItem) -> bool {
+    match item {
+        SelectItem::Wildcard(options)
+        | SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(_), options) => {
+            options.opt_ilike.is_none()
+                && options.opt_exclude.is_none()
+                && options.opt_except.is_none()
+                && options.opt_replace.is_none()
+                && options.opt_rename.is_none()
+        }
+        _ => false,
+    }
+}
+
 #[derive(Clone, PartialEq)]
 struct Column {
     qualifier: Option<String>,
@@ -125,15 +194,17 @@ impl Column {
     }
 }
 
+fn all_columns(input: &DFSchema) -> Vec<Column> {
+    let column = |(qualifier, field): (Option<&TableReference>, &FieldRef)| Column {
+        qualifier: qualifier.map(|qualifier| qualifier.table().to_string()),
+        name: field.name().clone(),
+    };
+    input.iter().map(column).collect()
+}
+
 /// PostgreSQL's order: for each join the columns of USING, the rest of the left, the rest of the right.
 fn columns_in_order(from: &TableWithJoins, input: &DFSchema) -> Vec<Column> {
-    let all: Vec<Column> = input
-        .iter()
-        .map(|(qualifier, field)| Column {
-            qualifier: qualifier.map(|q| q.table().to_string()),
-            name: field.name().clone(),
-        })
-        .collect();
+    let all = all_columns(input);
     let right_names: Vec<Option<String>> = from.joins.iter().map(|join| name_of(&join.relation)).collect();
     let (mut rest, mut columns): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|column| column.qualifier.is_some() && right_names.contains(&column.qualifier));
