@@ -52,13 +52,14 @@ impl ScalarUDFImpl for PgCast {
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
         let target = target(args.scalar_arguments.get(1).copied().flatten())?;
         let source = args.arg_fields.first().map_or(&DataType::Null, |field| field.data_type());
+        let is_number_of_oid = target == PgType::Oid && source.is_integer();
         if !is_text(source)
             && source != &DataType::Null
             && !is_of_constants(&target)
-            && !(target == PgType::Oid && source.is_integer())
+            && !is_number_of_oid
             && source != &target.arrow()
             && !is_list_cast(source, &target)
-            && !(source.is_integer() && target == PgType::Oid)
+            && !is_number_of_oid
         {
             let source = PgType::of_field(&Field::new("", source.clone(), true))?;
             return Err(Error::new(Code::DatatypeMismatch, format!("cannot cast type {source} to {target}")).into());
