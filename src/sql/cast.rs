@@ -59,7 +59,6 @@ impl ScalarUDFImpl for PgCast {
             && !is_number_of_oid
             && source != &target.arrow()
             && !is_list_cast(source, &target)
-            && !is_number_of_oid
         {
             let source = PgType::of_field(&Field::new("", source.clone(), true))?;
             return Err(Error::new(Code::DatatypeMismatch, format!("cannot cast type {source} to {target}")).into());
