@@ -26,6 +26,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use super::Engine;
+use super::sort::{sort_by_columns, waits};
 use crate::catalog::Viewer;
 use crate::error::{Code, Error};
 use crate::pg_catalog::is_system_source;
@@ -43,14 +44,18 @@ impl AnalyzerRule for RunSubqueries {
         plan.transform_down(|node| {
             let in_filter = matches!(node, LogicalPlan::Filter(_));
             let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
+            let node = node.map_expressions(|expr| {
                 let name = names.save(&expr);
                 let replaced = expr.transform_down(|expr| self.replace(expr, in_filter))?;
                 Ok(match replaced.transformed {
                     true => Transformed::yes(name.restore(replaced.data)),
                     false => replaced,
                 })
-            })
+            })?;
+            match node.data {
+                LogicalPlan::Sort(sort) if node.transformed => Ok(Transformed::yes(sort_by_columns(sort)?)),
+                data => Ok(Transformed { data, ..node }),
+            }
         })
         .data()
     }
@@ -92,6 +97,10 @@ impl RunSubqueries {
         if case.expr.is_none() {
             for (condition, value) in &mut case.when_then_expr {
                 let Expr::ScalarSubquery(subquery) = value.as_ref() else { continue };
+                // One call that has to be waited for cannot be the argument of another.
+                if has_subquery(condition)? || waits(condition)? {
+                    continue;
+                }
                 if is_over_catalogs(&subquery.subquery)? && !outer_columns(&subquery.subquery)?.is_empty() {
                     let call = self.call(&subquery.subquery, Wanted::Value, Some(condition.as_ref().clone()))?;
                     *value = Box::new(call);
@@ -317,6 +326,10 @@ impl SubqueryFunction {
             (_, own) => own.clone(),
         }
     }
+}
+
+fn has_subquery(expr: &Expr) -> Result<bool> {
+    expr.exists(|expr| Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_))))
 }
 
 /// NULL is not.
