@@ -218,6 +218,7 @@ impl StoredColumn {
         let padded = is_own && self.type_oid == BPCHAR;
         let cast = if padded { "bpchar".to_string() } else { plain_name(&pg_type) };
         let cast = if padded && self.is_array { "bpchar[]".to_string() } else { cast };
+        let is_read_as_text = is_own && self.is_address();
         Ok(PostgresColumn {
             name: self.name.clone(),
             // Nobody enforces what is declared of a foreign table.
@@ -231,7 +232,7 @@ impl StoredColumn {
             },
             keys,
             equality,
-            can_filter: !padded && !(is_own && self.is_address()),
+            can_filter: !padded && !is_read_as_text,
             key_equality: self.key_equality(&pg_type, is_own),
             pg_type,
         })
