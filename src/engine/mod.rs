@@ -39,6 +39,7 @@ use crate::plan::check::check_streaming;
 use crate::plan::with_rules;
 use crate::sql::cast::PgCast;
 use crate::sql::catalog_query::rewrite_catalog_names;
+use crate::sql::parameter::limit_parameters;
 use crate::sql::relation::{HintedRelations, PostgresTypes};
 use crate::sql::system_time::SystemTime;
 use crate::sql::view::{self, ViewScope};
@@ -150,13 +151,14 @@ impl Engine {
         star::refuse_natural_lookup_joins(&query)?;
         expand_stars(&state, &mut query).await?;
         function::fold_system_functions(&mut query);
-        let told_by_casts = rewrite::rewrite_casts(&mut query)?;
+        let mut told = rewrite::rewrite_casts(&mut query)?;
+        told.extend(limit_parameters(&query));
         rewrite::name_columns(&mut query);
 
         let count = parameter_count(&mut query)?;
         let mut types: Vec<Option<PgType>> =
             declared.iter().cloned().chain(std::iter::repeat(None)).take(count).collect();
-        for (number, pg_type) in told_by_casts {
+        for (number, pg_type) in told {
             if let Some(slot @ None) = types.get_mut(number - 1) {
                 *slot = Some(pg_type);
             }

@@ -17,7 +17,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::functions_nested::expr_fn::array_has;
 use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
-use datafusion::logical_expr::expr::{Case, Exists, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr::{Case, Exists, InSubquery, Placeholder, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Subquery,
@@ -30,6 +30,7 @@ use super::sort::{sort_by_columns, waits};
 use crate::catalog::Viewer;
 use crate::error::{Code, Error};
 use crate::pg_catalog::is_system_source;
+use crate::sql::cast::only_value;
 use crate::sql::catalog_query::ARRAY_FUNCTION;
 
 /// The last analyzer rule: DataFusion checks behind it whether it could run what is left.
@@ -123,7 +124,10 @@ impl RunSubqueries {
     fn call(&self, plan: &Arc<LogicalPlan>, wanted: Wanted, condition: Option<Expr>) -> Result<Expr> {
         let outer = outer_columns(plan)?;
         let is_conditional = condition.is_some();
-        let arguments = outer.iter().cloned().map(Expr::Column).chain(condition).collect();
+        let parameters = parameters(plan)?;
+        let given = outer.iter().cloned().map(Expr::Column).chain(parameters.iter().cloned().map(Expr::Placeholder));
+        let arguments = given.chain(condition).collect();
+        let parameters = parameters.into_iter().map(|parameter| parameter.id).collect();
         let value = plan.schema().fields().first().cloned();
         let value = value.ok_or_else(|| DataFusionError::Plan("a subquery without columns".into()))?;
         let gives = match wanted {
@@ -141,6 +145,7 @@ impl RunSubqueries {
             engine: self.engine.clone(),
             plan: Arc::clone(plan),
             outer,
+            parameters,
             is_conditional,
             wanted,
             gives: Arc::new(gives),
@@ -215,6 +220,8 @@ struct SubqueryFunction {
     engine: Weak<Engine>,
     plan: Arc<LogicalPlan>,
     outer: Vec<Column>,
+    /// Parameters of the query, whose values come behind those of the columns.
+    parameters: Vec<String>,
     /// Whether the last argument says for which rows there is anything to do.
     is_conditional: bool,
     wanted: Wanted,
@@ -296,7 +303,10 @@ impl AsyncScalarUDFImpl for SubqueryFunction {
 impl SubqueryFunction {
     async fn answer(&self, values: &[ScalarValue], viewer: &Viewer) -> Result<ScalarValue> {
         let engine = self.engine.upgrade().ok_or_else(|| Error::internal("the engine has gone"))?;
-        let known: HashMap<&Column, &ScalarValue> = self.outer.iter().zip(values).collect();
+        let known = Known {
+            columns: self.outer.iter().zip(values).collect(),
+            parameters: self.parameters.iter().map(String::as_str).zip(values.iter().skip(self.outer.len())).collect(),
+        };
         let plan = with_values(self.plan.as_ref().clone(), &known)?;
         let batches = engine.rows_of(&plan, viewer).await?;
         let value = first_column(&batches, self.value_type())?;
@@ -308,7 +318,7 @@ impl SubqueryFunction {
             )
             .into()),
             Wanted::Value if value.is_empty() => ScalarValue::try_from(self.gives.data_type()),
-            Wanted::Value => ScalarValue::try_from_array(&value, 0),
+            Wanted::Value => only_value(&value),
             Wanted::Array => {
                 let DataType::List(item) = self.gives.data_type() else {
                     return Err(Error::internal("an array that is none").into());
@@ -351,8 +361,32 @@ fn first_column(batches: &[RecordBatch], data_type: DataType) -> Result<ArrayRef
     Ok(concat(&arrays.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())?)
 }
 
-/// The plan with values in the place of columns from around.
-fn with_values(plan: LogicalPlan, known: &HashMap<&Column, &ScalarValue>) -> Result<LogicalPlan> {
+/// The values that a subquery is run with.
+struct Known<'a> {
+    columns: HashMap<&'a Column, &'a ScalarValue>,
+    parameters: HashMap<&'a str, &'a ScalarValue>,
+}
+
+/// The parameters in a plan, each once.
+fn parameters(plan: &LogicalPlan) -> Result<Vec<Placeholder>> {
+    let mut found: Vec<Placeholder> = vec![];
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Placeholder(parameter) = expr
+                    && found.iter().all(|known| known.id != parameter.id)
+                {
+                    found.push(parameter.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(found)
+}
+
+/// The plan with values in the place of columns from around and of parameters.
+fn with_values(plan: LogicalPlan, known: &Known) -> Result<LogicalPlan> {
     plan.transform_down_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
@@ -367,17 +401,23 @@ fn with_values(plan: LogicalPlan, known: &HashMap<&Column, &ScalarValue>) -> Res
     .data()
 }
 
-fn fill_in(expr: Expr, known: &HashMap<&Column, &ScalarValue>) -> Result<Transformed<Expr>> {
+fn fill_in(expr: Expr, known: &Known) -> Result<Transformed<Expr>> {
     let rest = |subquery: Subquery| Subquery {
         outer_ref_columns: subquery
             .outer_ref_columns
             .into_iter()
-            .filter(|outer| !matches!(outer, Expr::OuterReferenceColumn(_, column) if known.contains_key(column)))
+            .filter(
+                |outer| !matches!(outer, Expr::OuterReferenceColumn(_, column) if known.columns.contains_key(column)),
+            )
             .collect(),
         ..subquery
     };
     Ok(match expr {
-        Expr::OuterReferenceColumn(field, column) => match known.get(&column) {
+        Expr::Placeholder(parameter) => match known.parameters.get(parameter.id.as_str()) {
+            Some(value) => Transformed::yes(Expr::Literal((*value).clone(), None)),
+            None => Transformed::no(Expr::Placeholder(parameter)),
+        },
+        Expr::OuterReferenceColumn(field, column) => match known.columns.get(&column) {
             Some(value) => Transformed::yes(Expr::Literal((*value).clone(), None)),
             None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
         },

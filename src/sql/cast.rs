@@ -81,7 +81,10 @@ impl ScalarUDFImpl for PgCast {
 }
 
 /// Of an array with one entry. DataFusion's own way would lose which type of PostgreSQL the items of a list have.
-fn only_value(array: &ArrayRef) -> Result<ScalarValue> {
+///
+/// # Errors
+/// Internal only.
+pub fn only_value(array: &ArrayRef) -> Result<ScalarValue> {
     match array.as_list_opt::<i32>() {
         Some(lists) => Ok(ScalarValue::List(Arc::new(lists.slice(0, 1)))),
         None => ScalarValue::try_from_array(array, 0),

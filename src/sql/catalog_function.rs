@@ -52,7 +52,8 @@ fn array_of_subquery(function: &Function) -> Option<Expr> {
     }
 }
 
-fn arguments(function: &Function) -> Vec<Expr> {
+/// The arguments that are plain expressions.
+pub(super) fn arguments(function: &Function) -> Vec<Expr> {
     let FunctionArguments::List(list) = &function.args else { return vec![] };
     let plain = |argument: &FunctionArg| match argument {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::pg_catalog::{PG_CATALOG, catalog_column_type, is_catalog_relation, relation_oid};
 use crate::pg_type::PgType;
 use crate::sql::catalog_function::{
-    is_vector, is_vector_name, rewrite_function, rewrite_operator, rewrite_table_function, strip_schema,
+    arguments, is_vector, is_vector_name, rewrite_function, rewrite_operator, rewrite_table_function, strip_schema,
 };
 use crate::sql::catalog_type::{Registered, catalog_type};
 use crate::sql::rewrite::{call, cast_call, type_in_sql};
@@ -177,6 +177,18 @@ impl VisitorMut for Rewriter {
             Expr::Collate { .. } => self.pre_visit_expr(expr),
             _ => ControlFlow::Continue(()),
         }
+    }
+
+    /// DataFusion forgets that the items of `array_agg(atttypid)` are of a type that only PostgreSQL has.
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let Expr::Function(function) = &*expr else { return ControlFlow::Continue(()) };
+        if function.name.to_string().eq_ignore_ascii_case("array_agg")
+            && let Some(column) = arguments(function).first()
+            && let Some(PgType::Oid) = self.column_type(column)
+        {
+            *expr = cast_call(expr.clone(), &PgType::Array(Box::new(PgType::Oid)));
+        }
+        ControlFlow::Continue(())
     }
 }
 

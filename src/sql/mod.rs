@@ -1,6 +1,6 @@
 //! From text to [`Statement`]s: what a client may say, sorted by what the session does with it.
 //!
-//! `lookup_join.rs` is the clause that the parser lacks, `options.rs` the typed options behind `WITH`,
+//! `lookup_join.rs` is the clause that the parser lacks, `options.rs` the typed options behind `WITH`, `parameter.rs` what tells parameters' types,
 //! `cursor.rs` FETCH and MOVE, `dialect.rs` PostgreSQL's dialect with Flink's time travel, `view.rs` the queries behind views' names, `rewrite.rs`
 //! and `function.rs` what is said differently to DataFusion; `catalog_query.rs`, `catalog_function.rs` and `catalog_type.rs` the same of what only
 //! questions to the system's catalogs say.
@@ -16,6 +16,7 @@ pub mod explain;
 pub mod function;
 pub mod lookup_join;
 pub mod options;
+pub mod parameter;
 pub mod relation;
 pub mod rewrite;
 pub mod star;

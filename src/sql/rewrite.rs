@@ -14,6 +14,7 @@ use crate::pg_type::PgType;
 use crate::sql::catalog_query::{ARRAY_FUNCTION, TYPE_ARRAY_OUTPUT};
 use crate::sql::catalog_type::Registered;
 use crate::sql::dialect::LookasideDialect;
+use crate::sql::parameter::parameter_number;
 use crate::sql_name::{fold_ident, relation_name};
 
 /// The function that casts text to the types which DataFusion's own CAST does not know: `pg_cast(value, 'uuid')`.
@@ -178,14 +179,6 @@ fn is_text_constant(expr: &Expr) -> bool {
         }
         Expr::Nested(inner) => is_text_constant(inner),
         _ => false,
-    }
-}
-
-fn parameter_number(expr: &Expr) -> Option<usize> {
-    match expr {
-        Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) => name.strip_prefix('$')?.parse().ok(),
-        Expr::Nested(inner) => parameter_number(inner),
-        _ => None,
     }
 }
 
