@@ -45,15 +45,6 @@ struct CastRewriter {
 impl VisitorMut for CastRewriter {
     type Break = ();
 
-    /// LIMIT and OFFSET count rows, whatever their parameters are not said to be.
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
-            let counts = limit.iter().chain(offset.iter().map(|offset| &offset.value));
-            self.parameters.extend(counts.filter_map(parameter_number).map(|number| (number, PgType::Int8)));
-        }
-        ControlFlow::Continue(())
-    }
-
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let (inner, data_type) = match expr {
             Expr::Cast { expr: inner, data_type, format: None, .. } => (inner.as_mut(), data_type.clone()),
