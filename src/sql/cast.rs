@@ -55,10 +55,9 @@ impl ScalarUDFImpl for PgCast {
         if !is_text(source)
             && source != &DataType::Null
             && !is_of_constants(&target)
-            && !(target == PgType::Oid && source.is_integer())
+            && (target != PgType::Oid || !source.is_integer())
             && source != &target.arrow()
             && !is_list_cast(source, &target)
-            && !(source.is_integer() && target == PgType::Oid)
         {
             let source = PgType::of_field(&Field::new("", source.clone(), true))?;
             return Err(Error::new(Code::DatatypeMismatch, format!("cannot cast type {source} to {target}")).into());
