@@ -105,7 +105,7 @@ impl RunSubqueries {
                 }
                 if is_over_catalogs(&subquery.subquery)? && !outer_columns(&subquery.subquery)?.is_empty() {
                     let call = self.call(&subquery.subquery, Wanted::Value, Some(condition.as_ref().clone()))?;
-                    *value = Box::new(call);
+                    **value = call;
                     replaced = true;
                 }
             }
