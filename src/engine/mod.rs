@@ -1,13 +1,14 @@
 //! From a query's syntax tree to rows: the stages between `sql` and the operators, on one screen.
 //!
 //! `invalidate.rs` and `warm.rs` are functions over lookup tables that queries may call, `arguments.rs` what they share;
-//! `backend.rs` is functions over connections. `subquery.rs`, `array.rs` and `sort.rs` run the subqueries of tools over the system's
+//! `backend.rs` is functions over connections. `subquery.rs`, `known.rs`, `array.rs` and `sort.rs` run the subqueries of tools over the system's
 //! catalogs; `view_columns.rs` tells these catalogs the columns of views.
 
 mod arguments;
 mod array;
 mod backend;
 mod invalidate;
+mod known;
 mod sort;
 mod subquery;
 mod view_columns;
