@@ -79,10 +79,11 @@ def inspector_finds_tables_views_columns_and_keys():
 @check
 def reflected_table_is_read_and_written():
     inbox = sa.Table("inbox", sa.MetaData(), autoload_with=psycopg)
-    with psycopg.connect() as reader, psycopg.begin() as writer:
-        rows = reader.execution_options(stream_results=True, max_row_buffer=1).execute(sa.select(inbox.c.note))
+    with psycopg.begin() as writer:
         writer.execute(inbox.insert(), [{"id": 1, "note": "one"}, {"id": 2, "note": "two"}])
-        writer.commit()
+    with psycopg.connect() as reader:
+        notes = sa.text("SELECT note FROM inbox WITH (start = 'earliest')").columns(inbox.c.note)
+        rows = reader.execution_options(stream_results=True, max_row_buffer=1).execute(notes)
         same([next(rows).note for _ in range(2)], ["one", "two"])
         rows.close()
 

@@ -305,7 +305,7 @@ async fn killed_clients_leave_nothing() {
     let client = move |number: u64| async move {
         // Where the store's table is not locked, its rows come as well.
         let sql = ENDLESS[number as usize % ENDLESS.len()];
-        if number % 10 == 0 {
+        if number.is_multiple_of(10) {
             let mut killed = Process::start(psql(port, &["-At", "-v", "FETCH_COUNT=10", "-c", "SELECT n FROM clicks"]));
             killed.line().await;
             killed.signal("KILL");
@@ -316,7 +316,7 @@ async fn killed_clients_leave_nothing() {
         client.send(Messages::default().query(sql)).await;
         client.next().await;
         // A process that is killed has its socket reset where it has not read all, and else closed.
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             client.socket.set_zero_linger().unwrap();
         }
     };
@@ -341,7 +341,7 @@ async fn clients_that_come_and_go_leave_nothing() {
             2 => assert_eq!(client.query("SELECT 1 AS a").await[1], "D 1"),
             _ => {}
         }
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             client.send(Messages::default().bytes(b"X\0\0\0\x04")).await;
         }
     };
