@@ -13,7 +13,7 @@ use crate::support::postgres::find;
 use crate::support::process::run;
 use crate::support::raw::DEADLINE;
 
-const PASSWORD: &str = "open sesame";
+const PASSWORD: &str = "open-sesame";
 
 /// What the programs read and write.
 fn catalog() -> String {
