@@ -30,7 +30,7 @@ CREATE TABLE orders (order_id bigint, customer_id bigint, amount numeric(12,2), 
 INSERT INTO orders
     SELECT 1000000 + n, n * 31 % 1000, (n * 7919 % 10000000) / 100.0, 'customer ' || lpad(n::text, 7, '0'),
         timestamptz '2024-02-29 12:34:56+00' + n * interval '1.234567 s'
-    FROM generate_series(1, ROWS) AS n;";
+    FROM generate_series(1::bigint, ROWS) AS n;";
 
 const CATALOG: &str = r#"
 [stream.orders]
