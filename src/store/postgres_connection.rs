@@ -24,6 +24,8 @@ use crate::error::{Code, Error, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a cancel request may take before its connection is closed without it.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// After so long a statement that still runs is cancelled once more.
+const CANCEL_AGAIN: Duration = Duration::from_millis(200);
 /// Silence after which the kernel asks whether the other side is still there, and the pause between its questions.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -193,10 +195,19 @@ impl PostgresConnection {
         };
         let (cancel, tls) = (client.cancel_token(), self.tls.clone());
         let stop = async move {
-            match tokio::time::timeout(CANCEL_TIMEOUT, tls.cancel(&cancel)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!("cancel request failed: {}", describe(&error)),
-                Err(_) => tracing::debug!("cancel request was not answered in time"),
+            let stopped = async {
+                loop {
+                    if let Err(error) = tls.cancel(&cancel).await {
+                        tracing::debug!("cancel request failed: {}", describe(&error));
+                    }
+                    // A cancel that overtakes its statement stops nothing. This one is answered once that has ended.
+                    if tokio::time::timeout(CANCEL_AGAIN, client.simple_query("")).await.is_ok() {
+                        return;
+                    }
+                }
+            };
+            if tokio::time::timeout(CANCEL_TIMEOUT, stopped).await.is_err() {
+                tracing::debug!("cancel request was not answered in time");
             }
             drop(Object::take(client));
         };
