@@ -106,7 +106,7 @@ fn questions() -> Vec<(String, Vec<String>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn questions_of_tools_are_answered_as_postgres_answers_them() {
+async fn questions_of_tools_are_answered_and_have_the_columns_that_postgres_gives() {
     let server = Lookaside::start(CATALOG).await;
     let ours = server.connect().await;
     ours.batch_execute(VIEW).await.unwrap();
@@ -146,5 +146,7 @@ async fn questions_of_tools_are_answered_as_postgres_answers_them() {
     }
     println!("{count} questions, {same} answers are PostgreSQL's to the letter");
     assert!(count > 200, "{count} questions");
+    // Others differ by owners, object identifiers and PostgreSQL's own objects, which are more in newer versions.
+    assert!(same > 120, "only {same} answers have PostgreSQL's rows");
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
