@@ -1,8 +1,9 @@
 //! `[stream.X.columns]` and their like: names with a string each, in the order of the file.
 
-use toml::de::DeValue;
+use toml::Spanned;
+use toml::de::{DeString, DeValue};
 
-use super::definition::{ColumnDefinition, GeneratorColumn};
+use super::definition::{ColumnDefinition, GeneratorColumn, JsonPath};
 use super::problem::Complaint;
 use super::reading::Text;
 use super::section::Section;
@@ -16,13 +17,37 @@ pub(super) fn read_columns(parent: &Section) -> Vec<ColumnDefinition> {
 /// As [`read_columns`], from the section `name` inside `parent`.
 pub(super) fn read_columns_of(parent: &Section, name: &'static str) -> Vec<ColumnDefinition> {
     let Some(section) = columns_section(parent, name) else { return Vec::new() };
-    named_texts(&section)
-        .into_iter()
-        .filter_map(|(name, text)| {
-            let (pg_type, nullable) = parsed(&section, &text, nullable_type)?;
-            Some(ColumnDefinition { name, pg_type, nullable, origin: text.origin })
-        })
-        .collect()
+    named_texts(&section).into_iter().filter_map(|(name, text)| column(&section, name, text, None)).collect()
+}
+
+/// As [`read_columns`], where a column may also be a table, `{ type = "int", path = "$.plan.tier" }`, that says where in
+/// a JSON document it stands.
+pub(super) fn read_document_columns(parent: &Section) -> Vec<ColumnDefinition> {
+    let Some(section) = columns_section(parent, "columns") else { return Vec::new() };
+    let mut columns = Vec::new();
+    for (key, value) in section.entries() {
+        let name = key.get_ref().to_string();
+        if !matches!(value.get_ref(), DeValue::Table(_)) || name.is_empty() {
+            columns
+                .extend(named_text(&section, key, value).and_then(|(name, text)| column(&section, name, text, None)));
+            continue;
+        }
+        let Some(inner) = section.section(&name, "lookup.X.columns.Y") else { continue };
+        inner.check_keys();
+        inner.require("type");
+        let path = inner.text("path").map(|text| (text.value.parse::<JsonPath>(), text));
+        if let Some((Err(reason), text)) = &path {
+            inner.reading.complain(&text.origin, Complaint::new(format!("path of column \"{name}\": {reason}")));
+        }
+        let path = path.and_then(|(path, _)| path.ok());
+        columns.extend(inner.text("type").and_then(|text| column(&section, name, text, path)));
+    }
+    columns
+}
+
+fn column(section: &Section, name: String, text: Text, path: Option<JsonPath>) -> Option<ColumnDefinition> {
+    let (pg_type, nullable) = parsed(section, &text, nullable_type)?;
+    Some(ColumnDefinition { name, pg_type, nullable, path, origin: text.origin })
 }
 
 /// The columns of a generator; as [`read_columns`].
@@ -59,23 +84,23 @@ fn columns_section<'a>(parent: &Section<'a>, name: &'static str) -> Option<Secti
 }
 
 fn named_texts(section: &Section) -> Vec<(String, Text)> {
-    let mut texts = Vec::new();
-    for (key, value) in section.entries() {
-        let name = key.get_ref().to_string();
-        let origin = section.reading.source.origin(key.span().start);
-        if name.is_empty() {
-            section.reading.complain(&origin, Complaint::new(format!("a column in {} has no name", section.title)));
-            continue;
-        }
-        if matches!(value.get_ref(), DeValue::Table(_)) {
-            let message = format!("\"{name}\" in {}: a column declared by a table is not available yet", section.title);
-            let complaint = Complaint::new(message).with_hint(format!("Write a string: {name} = \"…\"."));
-            section.reading.complain(&origin, complaint);
-            continue;
-        }
-        texts.extend(section.text(&name).map(|text| (name, text)));
+    section.entries().filter_map(|(key, value)| named_text(section, key, value)).collect()
+}
+
+fn named_text(section: &Section, key: &Spanned<DeString>, value: &Spanned<DeValue>) -> Option<(String, Text)> {
+    let name = key.get_ref().to_string();
+    let origin = section.reading.source.origin(key.span().start);
+    if name.is_empty() {
+        section.reading.complain(&origin, Complaint::new(format!("a column in {} has no name", section.title)));
+        return None;
     }
-    texts
+    if matches!(value.get_ref(), DeValue::Table(_)) {
+        let message = format!("\"{name}\" in {} is declared by a table, which does not go here", section.title);
+        let hint = format!("Write a string: {name} = \"…\". A path goes with columns of JSON documents.");
+        section.reading.complain(&origin, Complaint::new(message).with_hint(hint));
+        return None;
+    }
+    section.text(&name).map(|text| (name, text))
 }
 
 /// What `parse` makes of `text`. What was put in for a reference is kept out of the complaint.

@@ -8,24 +8,63 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode as ClientSslMode};
 
 use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SslMode};
-use super::problem::Complaint;
+use super::problem::{Complaint, nearest};
+use super::reading::Text;
 use super::section::Section;
 use super::substitute::without_line_end;
 
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
-/// Reads the section of the connection `name`; `None` if it is too wrong to tell what it would be.
-pub(super) fn read_connection(name: &str, section: &Section) -> Option<ConnectionDefinition> {
-    if !section.has("type") {
+/// The types of connections, as keys name them.
+const TYPES: [(&str, &str); 1] = [("postgres", "postgres")];
+
+/// The connections of all files: of wrong ones too, so that one mistake is not reported as two.
+#[derive(Default)]
+pub(super) struct Connections {
+    /// With their type, where that much is right.
+    known: Vec<(String, Option<&'static str>)>,
+    /// A file that is not TOML may declare any.
+    pub is_partial: bool,
+}
+
+impl Connections {
+    /// Reads the section of the connection `name`; `None` if it is too wrong to tell what it would be.
+    pub fn read(&mut self, name: &str, section: &Section) -> Option<ConnectionDefinition> {
         section.require("type");
-        section.check_keys();
-        return None;
+        let of = if section.has("type") { section.choice("type", &TYPES) } else { None };
+        self.known.push((name.to_string(), of));
+        let Some(of) = of else {
+            section.check_keys();
+            return None;
+        };
+        let kind = read_kind(&section.of_type(of), of)?;
+        let comment = section.comment();
+        Some(ConnectionDefinition { name: name.to_string(), origin: section.origin.clone(), comment, kind })
     }
-    section.choice("type", &[("postgres", ())])?;
-    let connection = read_postgres(&section.of_type("postgres"))?;
-    let kind = ConnectionKind::Postgres(connection);
-    let comment = section.comment();
-    Some(ConnectionDefinition { name: name.to_string(), origin: section.origin.clone(), comment, kind })
+
+    /// The type of the connection that `section` names; `None`, with a complaint, where there is no such connection, and
+    /// without one where something else has been complained of.
+    pub fn type_of(&self, section: &Section, name: &Text) -> Option<&'static str> {
+        if let Some((_, of)) = self.known.iter().find(|(known, _)| *known == name.value) {
+            return *of;
+        }
+        if !self.is_partial {
+            let hint = match nearest(&name.value, self.known.iter().map(|(known, _)| known.as_str())) {
+                Some(nearest) => format!("Perhaps you meant \"{nearest}\"."),
+                None => "Declare it as [connection.NAME].".to_string(),
+            };
+            let complaint = Complaint::new(format!("connection \"{}\" does not exist", name.shown)).with_hint(hint);
+            section.reading.complain(&name.origin, complaint);
+        }
+        None
+    }
+}
+
+fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
+    match of {
+        "postgres" => read_postgres(section).map(ConnectionKind::Postgres),
+        _ => None,
+    }
 }
 
 fn read_postgres(section: &Section) -> Option<PostgresConnection> {

@@ -5,10 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 pub use super::access::{GrantDefinition, ListenDefinition, ServerDefinition, TlsDefinition, UserDefinition};
+pub use crate::format::json_path::JsonPath;
 pub use crate::format::{FileData, FileFormat, OnMalformed};
 use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
 pub use crate::source::push::SlowReader;
+pub use crate::store::SqlTable;
 pub use crate::store::postgres::SslMode;
 pub use crate::store::simulated::SimulatedConfig;
 
@@ -97,6 +99,8 @@ pub struct ColumnDefinition {
     pub name: String,
     pub pg_type: PgType,
     pub nullable: bool,
+    /// Where in a JSON document it stands; `None`: the member of its name.
+    pub path: Option<JsonPath>,
     pub origin: Origin,
 }
 
@@ -106,6 +110,8 @@ pub struct LookupDefinition {
     pub origin: Origin,
     /// What `\d+` and other tools show of it.
     pub comment: Option<String>,
+    /// The name of a connection of this catalog, whose type is that of `kind`; `None` where `kind` needs none.
+    pub connection: Option<String>,
     /// The `cache` of a file's policy is `None`: the store itself holds the whole file.
     pub policy: LookupPolicy,
     pub kind: LookupKind,
@@ -113,16 +119,7 @@ pub struct LookupDefinition {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum LookupKind {
-    Postgres {
-        /// The name of a connection of this catalog.
-        connection: String,
-        /// As written: `customers` or `public.customers`.
-        table: String,
-        /// The columns to expose, distinct; `None`: all.
-        columns: Option<Vec<String>>,
-        /// Types instead of what the store says.
-        types: Vec<(String, PgType)>,
-    },
+    Postgres(SqlTable),
     File {
         data: FileData,
         format: FileFormat,
@@ -144,6 +141,13 @@ pub struct ConnectionDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConnectionKind {
     Postgres(PostgresConnection),
+}
+
+impl ColumnDefinition {
+    /// Where in a JSON document the column's value stands.
+    pub fn json_path(&self) -> JsonPath {
+        self.path.clone().unwrap_or_else(|| JsonPath::member(&self.name))
+    }
 }
 
 /// A PostgreSQL server and how to use it.

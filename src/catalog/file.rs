@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::connection_section::read_connection;
+use super::connection_section::Connections;
 use super::definition::{CatalogDefinition, Origin};
 use super::lookup_section::read_lookup;
-use super::problem::{Complaint, Problem, SourceText, nearest};
-use super::reading::{Reading, Text};
+use super::problem::{Complaint, Problem, SourceText};
+use super::reading::Reading;
 use super::section::Section;
 use super::server_section::read_server;
 use super::stream_section::read_stream;
@@ -65,18 +65,21 @@ pub fn read_embedded(
     read_sources(&[SourceText { path, text }], &|_| None, Some(data))
 }
 
-fn read_sources(
-    files: &[SourceText],
+fn read_sources<'a>(
+    files: &[SourceText<'a>],
     environment: &dyn Fn(&str) -> Option<String>,
     embedded: Option<&[(&str, &'static str)]>,
 ) -> Result<CatalogDefinition, Vec<Problem>> {
     let problems = RefCell::new(Vec::new());
     let mut collected = Collected::default();
-    for source in files {
-        collected.read(&Reading { source: *source, environment, embedded, problems: &problems });
-    }
-    let mut problems = problems.into_inner();
-    problems.extend(collected.dangling_references());
+    let reading = |source: &SourceText<'a>| Reading { source: *source, environment, embedded, problems: &problems };
+    let readings = files.iter().map(reading).collect::<Vec<_>>();
+    let parsed = readings.iter().filter_map(|reading| Some((reading, collected.parse(reading)?))).collect::<Vec<_>>();
+    let roots = parsed.iter().map(|(reading, table)| Section::root(reading, table)).collect::<Vec<_>>();
+    // What tables may say depends on their connections, which may stand in another file.
+    roots.iter().for_each(|root| collected.read_connections(root));
+    roots.iter().for_each(|root| collected.read(root));
+    let mut problems = problems.borrow().clone();
     problems.extend(collected.resolve_rights());
     if problems.is_empty() {
         return Ok(collected.catalog);
@@ -92,17 +95,14 @@ struct Collected {
     catalog: CatalogDefinition,
     /// Names of streams and lookup tables, of wrong ones too, so that one mistake is not reported as two.
     tables: Vec<Declared>,
-    connections: Vec<Declared>,
-    /// Connections that lookup tables name.
-    references: Vec<Text>,
+    connection_names: Vec<Declared>,
+    connections: Connections,
     /// Where `[server]` stands.
     server: Option<Origin>,
     users: Vec<WrittenUser>,
     user_names: Vec<Declared>,
     roles: Vec<Role>,
     role_names: Vec<Declared>,
-    /// A file that is not TOML may declare anything.
-    is_partial: bool,
 }
 
 struct Declared {
@@ -113,25 +113,38 @@ struct Declared {
 }
 
 impl Collected {
-    fn read(&mut self, reading: &Reading) {
+    /// What stands in the file; `None`, with complaints, if it is not TOML.
+    fn parse<'a>(&mut self, reading: &Reading<'a>) -> Option<DeTable<'a>> {
         let (table, errors) = DeTable::parse_recoverable(reading.source.text);
-        if !errors.is_empty() {
-            self.is_partial = true;
-            reading.problems.borrow_mut().extend(syntax_problems(&reading.source, &errors));
-            return;
+        if errors.is_empty() {
+            return Some(table.into_inner());
         }
-        let root = Section::root(reading, table.get_ref());
+        // It may declare anything.
+        self.connections.is_partial = true;
+        reading.problems.borrow_mut().extend(syntax_problems(&reading.source, &errors));
+        None
+    }
+
+    fn read_connections(&mut self, root: &Section) {
+        for (name, section) in objects(root, "connection", "connection.X") {
+            if declare(&mut self.connection_names, "connection", &name, &section) {
+                self.catalog.connections.extend(self.connections.read(&name, &section));
+            }
+        }
+    }
+
+    fn read(&mut self, root: &Section) {
         root.check_keys();
         if let Some(server) = root.section("server", "server") {
             self.read_server(&server);
         }
-        self.read_tables(&root);
-        for (name, section) in objects(&root, "user", "user.X") {
+        self.read_tables(root);
+        for (name, section) in objects(root, "user", "user.X") {
             if declare(&mut self.user_names, "user", &name, &section) {
                 self.users.extend(read_user(&name, &section));
             }
         }
-        for (name, section) in objects(&root, "role", "role.X") {
+        for (name, section) in objects(root, "role", "role.X") {
             if declare(&mut self.role_names, "role", &name, &section) {
                 self.roles.push(read_role(&name, &section));
             }
@@ -139,11 +152,6 @@ impl Collected {
     }
 
     fn read_tables(&mut self, root: &Section) {
-        for (name, section) in objects(root, "connection", "connection.X") {
-            if declare(&mut self.connections, "connection", &name, &section) {
-                self.catalog.connections.extend(read_connection(&name, &section));
-            }
-        }
         for (name, section) in objects(root, "stream", "stream.X") {
             if declare(&mut self.tables, "stream", &name, &section) {
                 self.catalog.streams.extend(read_stream(&name, &section));
@@ -151,9 +159,7 @@ impl Collected {
         }
         for (name, section) in objects(root, "lookup", "lookup.X") {
             if declare(&mut self.tables, "lookup table", &name, &section) {
-                let (lookup, reference) = read_lookup(&name, &section);
-                self.catalog.lookups.extend(lookup);
-                self.references.extend(reference);
+                self.catalog.lookups.extend(read_lookup(&name, &section, &self.connections));
             }
         }
     }
@@ -174,28 +180,9 @@ impl Collected {
                 self.catalog.users = users;
                 vec![]
             }
-            Err(_) if self.is_partial => vec![],
+            Err(_) if self.connections.is_partial => vec![],
             Err(problems) => problems,
         }
-    }
-
-    fn dangling_references(&self) -> Vec<Problem> {
-        if self.is_partial {
-            return Vec::new();
-        }
-        let names = || self.connections.iter().map(|connection| connection.name.as_str());
-        let dangling = self.references.iter().filter(|reference| !names().any(|name| name == reference.value));
-        dangling
-            .map(|reference| {
-                let hint = match nearest(&reference.value, names()) {
-                    Some(nearest) => format!("Perhaps you meant \"{nearest}\"."),
-                    None => "Declare it as [connection.NAME].".to_string(),
-                };
-                Complaint::new(format!("connection \"{}\" does not exist", reference.shown))
-                    .with_hint(hint)
-                    .at(&reference.origin)
-            })
-            .collect()
     }
 }
 

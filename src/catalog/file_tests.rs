@@ -245,12 +245,12 @@ fn every_option_of_a_lookup_table_is_kept() {
         cache,
     };
     assert_eq!(lookup.policy, policy);
-    let kind = LookupKind::Postgres {
-        connection: "shop".to_string(),
+    assert_eq!(lookup.connection.as_deref(), Some("shop"));
+    let kind = LookupKind::Postgres(SqlTable {
         table: "customers".to_string(),
         columns: Some(vec!["id".to_string(), "credit".to_string()]),
         types: vec![("credit".to_string(), PgType::Numeric { precision: 20, scale: 4 })],
-    };
+    });
     assert_eq!(lookup.kind, kind);
     assert_eq!(catalog.connection("shop").unwrap().origin.to_string(), "conf/a.toml:19:13");
 }

@@ -211,6 +211,8 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.latency", "from", SIMULATED, Kind::Duration),
     key("lookup.X.latency", "to", SIMULATED, Kind::Duration),
     key("lookup.X.latency", "mean", SIMULATED, Kind::PositiveDuration),
+    key("lookup.X.columns.Y", "type", ALL, Kind::Text),
+    key("lookup.X.columns.Y", "path", ALL, Kind::Text),
     key("lookup.X", "ordering", ALL, Kind::Word { now: &["ordered", "unordered", "key_ordered"], later: &[] }),
     key("lookup.X", "timeout", ALL, Kind::Duration),
     key("lookup.X", "on_failure", ALL, Kind::Word { now: &["fail", "no_match", "skip"], later: &[] }),

@@ -1,7 +1,8 @@
 //! What `[lookup.X]` means; its policy stands in `policy_section`.
 
 use super::columns::read_types;
-use super::definition::{LookupDefinition, LookupKind};
+use super::connection_section::Connections;
+use super::definition::{LookupDefinition, LookupKind, SqlTable};
 use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
 use super::reading::Text;
@@ -17,49 +18,66 @@ enum Type {
     Simulated,
 }
 
-/// Reads the section of the lookup table `name`; `None` if it is too wrong to tell what it would be. The connection
-/// that it names stands beside it, for the caller to look for.
-pub(super) fn read_lookup(name: &str, section: &Section) -> (Option<LookupDefinition>, Option<Text>) {
+/// Reads the section of the lookup table `name`; `None` if it is too wrong to tell what it would be. `connections` are
+/// those of all files; what is wrong with the one that it names is complained of here.
+pub(super) fn read_lookup(name: &str, section: &Section, connections: &Connections) -> Option<LookupDefinition> {
     let (kind, connection, policy) = match (section.has("type"), section.has("connection")) {
         (true, true) => {
             let message = format!("{} has both \"type\" and \"connection\"", section.title);
             let hint = "Write type = \"file\" for a file, or connection = \"…\" for a table in a store.";
             section.complain_of("type", Complaint::new(message).with_hint(hint));
-            return (None, None);
+            return None;
         }
         (false, false) => {
             let message = format!("{} lacks \"connection\"", section.title);
             let hint = "Write connection = \"…\" for a table in a store, or type = \"file\" for a file.";
             section.complain(Complaint::new(message).with_hint(hint));
             section.check_keys();
-            return (None, None);
+            return None;
         }
-        (true, false) => match section.choice("type", &[("file", Type::File), ("simulated", Type::Simulated)]) {
-            None => return (None, None),
-            Some(Type::File) => {
+        (true, false) => match section.choice("type", &[("file", Type::File), ("simulated", Type::Simulated)])? {
+            Type::File => {
                 let section = section.of_type("file");
                 refuse_file_cache(&section);
                 (read_file(&section), None, read_policy(&section, CachePolicy::None))
             }
-            Some(Type::Simulated) => {
+            Type::Simulated => {
                 let section = section.of_type("simulated");
                 let kind = LookupKind::Simulated(read_simulated(&section));
                 (Some(kind), None, read_policy(&section, read_cache(&section, "simulated")))
             }
         },
         (false, true) => {
-            let section = section.of_type("postgres");
             let connection = section.text("connection");
-            let kind = read_postgres(&section, connection.as_ref());
-            (kind, connection, read_policy(&section, read_cache(&section, "postgres")))
+            let Some(of) = connection.as_ref().and_then(|name| connections.type_of(section, name)) else {
+                // What the section would be is not known, so only keys that belong nowhere can be told.
+                section.check_keys();
+                return None;
+            };
+            let section = section.of_type(of);
+            let policy = read_policy(&section, read_cache(&section, of));
+            (read_stored(&section, of), connection, policy)
         }
     };
-    let origin = section.origin.clone();
-    let comment = section.comment();
-    (kind.map(|kind| LookupDefinition { name: name.to_string(), origin, comment, policy, kind }), connection)
+    let connection = connection.map(|connection| connection.value);
+    let (origin, comment) = (section.origin.clone(), section.comment());
+    Some(LookupDefinition { name: name.to_string(), origin, comment, connection, policy, kind: kind? })
 }
 
-fn read_postgres(section: &Section, connection: Option<&Text>) -> Option<LookupKind> {
+/// A table in a store of the type `of`.
+fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
+    match of {
+        "postgres" => read_sql_table(section).map(LookupKind::Postgres),
+        of => {
+            let message = format!("a connection of type \"{of}\" holds no lookup tables");
+            section.complain_of("connection", Complaint::new(message));
+            None
+        }
+    }
+}
+
+/// A table of a database that knows its columns.
+fn read_sql_table(section: &Section) -> Option<SqlTable> {
     section.require("table");
     let table = section.text("table");
     let columns = section.text_list("columns");
@@ -67,8 +85,7 @@ fn read_postgres(section: &Section, connection: Option<&Text>) -> Option<LookupK
     if let Some(columns) = &columns {
         refuse_hidden_types(section, columns, &types);
     }
-    Some(LookupKind::Postgres {
-        connection: connection?.value.clone(),
+    Some(SqlTable {
         table: table?.value,
         columns: columns.map(|columns| columns.into_iter().map(|column| column.value).collect()),
         types: types.into_iter().map(|(name, _, pg_type)| (name, pg_type)).collect(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
@@ -18,21 +19,21 @@ use crate::catalog::problem::Problem;
 use crate::catalog::provider::Stream;
 use crate::error::{Error, Result};
 use crate::format::{self, FileData, FileFormat};
-use crate::lookup::policy::CachePolicy;
 use crate::lookup::{LastError, LookupTable};
 use crate::source::Source;
 use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::push::PushStream;
-use crate::store::Store;
 use crate::store::file::FileStore;
-use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresStore, PostgresTable};
+use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
 use crate::store::simulated::SimulatedStore;
+use crate::store::{DeclaredTable, Store, StoreError};
 
 /// A lookup table whose store is asked for its columns when they are first needed.
 pub struct Lookup {
     definition: LookupDefinition,
-    connection: Option<Arc<PostgresConnection>>,
+    /// `None` where nothing need be asked: `table` is there then.
+    declared: Option<Arc<dyn DeclaredTable>>,
     table: OnceCell<Arc<LookupTable>>,
     /// Of connecting.
     last_error: LastError,
@@ -62,14 +63,11 @@ impl Lookup {
         self.connected_table().and_then(|table| table.last_error()).or_else(|| self.last_error.get())
     }
 
-    /// The store as users see it; `None` where only the store itself knows, and has not been reached.
+    /// The store as users see it.
     pub fn shown_store(&self) -> Option<String> {
-        match (self.connected_table(), &self.definition.kind, &self.connection) {
-            (Some(table), _, _) => Some(table.store().to_string()),
-            (None, LookupKind::Postgres { table, .. }, Some(connection)) => {
-                Some(format!("postgres {table} at {connection}"))
-            }
-            (None, _, _) => None,
+        match self.connected_table() {
+            Some(table) => Some(table.store().to_string()),
+            None => self.declared.as_ref().map(|declared| declared.shown()),
         }
     }
 
@@ -79,48 +77,18 @@ impl Lookup {
     /// # Errors
     /// As [`Lookup::table`].
     pub async fn indexed_columns(&self) -> Result<Option<Vec<String>>> {
-        if matches!(self.definition.policy.cache, CachePolicy::Full(_)) {
-            return Ok(None);
-        }
-        let (LookupKind::Postgres { table, columns, types, .. }, Some(connection)) =
-            (&self.definition.kind, &self.connection)
-        else {
-            return Ok(None);
-        };
-        let name = &self.definition.name;
-        let table = PostgresTable { table: table.clone(), columns: columns.clone(), types: types.clone() };
-        let in_words = |error: crate::store::StoreError| error.into_error(name);
-        let store = PostgresStore::connect(Arc::clone(connection), table).await.map_err(in_words)?;
-        let mut indexed = vec![];
-        for (position, field) in store.schema().fields().iter().enumerate() {
-            if store.key_index_exists(&[position]).await.map_err(in_words)? {
-                indexed.push(field.name().clone());
-            }
-        }
-        Ok(Some(indexed))
+        let store = Arc::clone(self.table().await?.store());
+        let indexed = store.indexed_columns().await.map_err(|error| error.into_error(&self.definition.name))?;
+        let schema = store.schema();
+        Ok(indexed.map(|indexed| indexed.into_iter().map(|position| schema.field(position).name().clone()).collect()))
     }
 
     async fn connect(&self) -> Result<Arc<LookupTable>> {
         let name = &self.definition.name;
-        let store: Arc<dyn Store> = match (&self.definition.kind, &self.connection) {
-            (LookupKind::Postgres { table, columns, types, .. }, Some(connection)) => {
-                let table = PostgresTable { table: table.clone(), columns: columns.clone(), types: types.clone() };
-                let store = PostgresStore::connect(Arc::clone(connection), table).await;
-                Arc::new(store.map_err(|error| error.into_error(name))?)
-            }
-            (LookupKind::Postgres { connection, .. }, None) => {
-                return Err(Error::internal(format!(
-                    "connection \"{connection}\" of lookup table \"{name}\" is missing"
-                )));
-            }
-            (LookupKind::File { data, format, columns }, _) => {
-                let declared = (!columns.is_empty()).then(|| schema_of(columns));
-                Arc::new(open_file(name.clone(), data.clone(), *format, declared).await?)
-            }
-            (LookupKind::Simulated(_), _) => {
-                return Err(Error::internal(format!("simulated lookup table \"{name}\" was not opened")));
-            }
+        let Some(declared) = &self.declared else {
+            return Err(Error::internal(format!("lookup table \"{name}\" was not opened")));
         };
+        let store = declared.connect().await.map_err(|error| error.into_error(name))?;
         Ok(LookupTable::new(name.clone(), store, self.definition.policy.clone()))
     }
 }
@@ -137,15 +105,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
     let mut relations = BTreeMap::new();
     let mut connections = BTreeMap::new();
     for connection in definition.connections {
-        let ConnectionKind::Postgres(postgres) = connection.kind;
-        let config = PostgresConfig {
-            config: postgres.config,
-            sslmode: postgres.sslmode,
-            sslrootcert: postgres.sslrootcert,
-            max_connections: postgres.max_connections.get(),
-            prepare: postgres.prepare,
-        };
-        match PostgresConnection::try_new(connection.name.clone(), config) {
+        match open_connection(&connection.name, connection.kind) {
             Ok(opened) => {
                 connections.insert(connection.name, opened);
             }
@@ -162,23 +122,83 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
         }
     }
     for lookup in definition.lookups {
-        let name = lookup.name.clone();
-        let (connection, table) = match &lookup.kind {
-            LookupKind::Postgres { connection, .. } => (connections.get(connection).cloned(), None),
-            LookupKind::File { .. } => (None, None),
-            LookupKind::Simulated(config) => match SimulatedStore::try_new(name.clone(), config.clone()) {
-                Ok(store) => (None, Some(LookupTable::new(name.clone(), Arc::new(store), lookup.policy.clone()))),
-                Err(error) => {
-                    problems.push(problem(&error, &lookup.origin));
-                    continue;
-                }
-            },
-        };
-        let table = OnceCell::new_with(table);
-        let lookup = Lookup { definition: lookup, connection, table, last_error: LastError::default() };
-        relations.insert(name, Relation::Lookup(Arc::new(lookup)));
+        let connection = lookup.connection.as_ref().and_then(|name| connections.get(name));
+        if lookup.connection.is_some() && connection.is_none() {
+            // What is wrong with the connection has been said.
+            continue;
+        }
+        match open_lookup(lookup.clone(), connection) {
+            Ok(opened) => {
+                relations.insert(lookup.name, Relation::Lookup(Arc::new(opened)));
+            }
+            Err(error) => problems.push(problem(&error, &lookup.origin)),
+        }
     }
     if problems.is_empty() { Ok(relations) } else { Err(problems) }
+}
+
+/// A connection that need not have reached its store.
+enum Connection {
+    Postgres(Arc<PostgresConnection>),
+}
+
+fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
+    match kind {
+        ConnectionKind::Postgres(postgres) => {
+            let config = PostgresConfig {
+                config: postgres.config,
+                sslmode: postgres.sslmode,
+                sslrootcert: postgres.sslrootcert,
+                max_connections: postgres.max_connections.get(),
+                prepare: postgres.prepare,
+            };
+            Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
+        }
+    }
+}
+
+fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) -> Result<Lookup> {
+    let name = definition.name.clone();
+    let (declared, table): (Option<Arc<dyn DeclaredTable>>, _) = match (definition.kind.clone(), connection) {
+        (LookupKind::Postgres(table), Some(Connection::Postgres(connection))) => {
+            (Some(Arc::new(PostgresDeclared { connection: Arc::clone(connection), table })), None)
+        }
+        (LookupKind::File { data, format, columns }, _) => {
+            let declared = (!columns.is_empty()).then(|| schema_of(&columns));
+            (Some(Arc::new(FileDeclared { name, data, format, declared })), None)
+        }
+        (LookupKind::Simulated(config), _) => {
+            let store = SimulatedStore::try_new(name.clone(), config)?;
+            (None, Some(LookupTable::new(name, Arc::new(store), definition.policy.clone())))
+        }
+        (_, _) => return Err(Error::internal(format!("lookup table \"{name}\" has a connection of another type"))),
+    };
+    Ok(Lookup { definition, declared, table: OnceCell::new_with(table), last_error: LastError::default() })
+}
+
+/// A file that has not been read yet.
+#[derive(Debug)]
+struct FileDeclared {
+    name: String,
+    data: FileData,
+    format: FileFormat,
+    /// `None`: the file names its columns.
+    declared: Option<SchemaRef>,
+}
+
+#[async_trait]
+impl DeclaredTable for FileDeclared {
+    async fn connect(&self) -> Result<Arc<dyn Store>, StoreError> {
+        let store = open_file(self.name.clone(), self.data.clone(), self.format, self.declared.clone());
+        Ok(Arc::new(store.await?))
+    }
+
+    fn shown(&self) -> String {
+        match &self.data {
+            FileData::Path(path) => format!("file {}", path.display()),
+            FileData::Embedded(_) => format!("file {}", self.name),
+        }
+    }
 }
 
 /// Reads a lookup file whole, off the async threads.

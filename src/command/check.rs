@@ -95,12 +95,16 @@ async fn look(lookup: &Lookup) -> Result<String> {
     let table = lookup.table().await?;
     let schema = table.store().schema();
     let kind = match &lookup.definition().kind {
-        LookupKind::Postgres { table, connection, .. } => format!("table {table} of connection \"{connection}\""),
+        LookupKind::Postgres(table) => format!("table {}", table.table),
         LookupKind::File { .. } => "file".to_string(),
         LookupKind::Simulated(config) => {
             let key = config.key.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
             format!("simulated, by key {}", key.join(", "))
         }
+    };
+    let kind = match &lookup.definition().connection {
+        Some(connection) => format!("{kind} of connection \"{connection}\""),
+        None => kind,
     };
     let warning = match lookup.indexed_columns().await? {
         Some(leading) if leading.is_empty() => "; warning: no index, so every lookup reads the whole table".to_string(),

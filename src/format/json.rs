@@ -1,14 +1,11 @@
 //! JSON objects, one a line, as rows of declared columns.
 
-use std::collections::HashMap;
-use std::fmt;
-
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Code, Result};
+use crate::format::json_path::{JsonPath, Selection};
 use crate::format::row::RowBuilder;
 use crate::format::settings::ValueSettings;
 use crate::format::text::{self, Value, ValueError, excerpt};
@@ -18,15 +15,25 @@ use crate::pg_type::PgType;
 /// missing ones are NULL. Numbers keep all of their digits, as they are read from their text.
 pub struct JsonDecoder {
     rows: RowBuilder,
-    positions: HashMap<String, usize>,
+    selection: Selection,
 }
 
 impl JsonDecoder {
+    /// Each column is the field of its name.
+    ///
     /// # Errors
     /// 0A000 for a column of an Arrow type that no type of PostgreSQL stands for.
     pub fn try_new(schema: &SchemaRef) -> Result<Self> {
-        let positions = schema.fields().iter().enumerate().map(|(at, field)| (field.name().clone(), at)).collect();
-        Ok(JsonDecoder { rows: RowBuilder::try_new(schema)?, positions })
+        let paths = schema.fields().iter().map(|field| JsonPath::member(field.name())).collect::<Vec<_>>();
+        JsonDecoder::with_paths(schema, &paths)
+    }
+
+    /// Each column is what its path leads to.
+    ///
+    /// # Errors
+    /// As [`JsonDecoder::try_new`].
+    pub fn with_paths(schema: &SchemaRef, paths: &[JsonPath]) -> Result<Self> {
+        Ok(JsonDecoder { rows: RowBuilder::try_new(schema)?, selection: Selection::new(paths) })
     }
 
     /// Appends the row that `line` holds.
@@ -70,9 +77,7 @@ impl JsonDecoder {
         if !line.trim_start().starts_with('{') {
             return Err(malformed(format!("expected a JSON object, found \"{}\"", excerpt(line.trim()))));
         }
-        let mut deserializer = serde_json::Deserializer::from_str(line);
-        let row = deserializer.deserialize_map(Row { positions: &self.positions });
-        row.and_then(|fields| deserializer.end().map(|()| fields)).map_err(|error| {
+        self.selection.select(line).map_err(|error| {
             // serde_json counts lines too, and ours is always its first.
             let text = error.to_string();
             let reason = text.split(" at line ").next().unwrap_or(&text);
@@ -88,57 +93,6 @@ pub(crate) fn in_column(name: &str, error: ValueError) -> ValueError {
         code => code,
     };
     ValueError { code, message: format!("column \"{name}\": {}", error.message) }
-}
-
-/// Takes the raw text of each declared field out of an object.
-struct Row<'p> {
-    positions: &'p HashMap<String, usize>,
-}
-
-impl<'de> Visitor<'de> for Row<'_> {
-    type Value = Vec<Option<&'de RawValue>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = vec![None; self.positions.len()];
-        while let Some(position) = map.next_key_seed(Key { positions: self.positions })? {
-            match position.and_then(|position| fields.get_mut(position)) {
-                Some(field) => *field = Some(map.next_value()?),
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(fields)
-    }
-}
-
-/// Looks a field's name up without copying it.
-struct Key<'p> {
-    positions: &'p HashMap<String, usize>,
-}
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field's name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.positions.get(name).copied())
-    }
 }
 
 /// The value of a JSON value's text, which is known to be well formed. `None` is NULL.

@@ -15,6 +15,7 @@ mod fields;
 mod file;
 pub(crate) mod interval;
 pub mod json;
+pub mod json_path;
 pub(crate) mod literal;
 pub(crate) mod number;
 mod parquet_file;

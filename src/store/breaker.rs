@@ -11,7 +11,7 @@ use datafusion::logical_expr::Expr;
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::{Answer, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
+use super::{Answer, Changes, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
 use crate::error::Result;
 use crate::quantity::show_duration;
 
@@ -57,6 +57,14 @@ impl Store for BreakerStore {
 
     fn primary_key(&self) -> Vec<usize> {
         self.store.primary_key()
+    }
+
+    async fn indexed_columns(&self) -> Result<Option<Vec<usize>>, StoreError> {
+        self.store.indexed_columns().await
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        self.store.changes()
     }
 
     fn can_filter(&self, filter: &Expr) -> bool {

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::memory_index::key_equality;
 use super::memory_table::{MemoryTable, blocking, compact};
 use super::size::column_bytes;
-use super::{Answer, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
+use super::{Answer, Changes, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
 use crate::error::{Code, Error, Result};
 use crate::quantity::show_duration;
 
@@ -273,6 +273,15 @@ impl Store for FullStore {
 
     fn primary_key(&self) -> Vec<usize> {
         self.whole.inner.primary_key()
+    }
+
+    /// None is needed: rows are here already.
+    async fn indexed_columns(&self) -> Result<Option<Vec<usize>>, StoreError> {
+        Ok(None)
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        self.whole.inner.changes()
     }
 
     /// Rows are here already: conditions are applied where those of other tables are.

@@ -11,7 +11,7 @@ use datafusion::logical_expr::Expr;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{Answer, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
+use super::{Answer, Changes, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
 use crate::error::Result;
 
 /// How far a request may be behind its place without moving the places after it: timers wake milliseconds late, and a
@@ -51,6 +51,14 @@ impl Store for LimitStore {
 
     fn primary_key(&self) -> Vec<usize> {
         self.store.primary_key()
+    }
+
+    async fn indexed_columns(&self) -> Result<Option<Vec<usize>>, StoreError> {
+        self.store.indexed_columns().await
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        self.store.changes()
     }
 
     fn can_filter(&self, filter: &Expr) -> bool {

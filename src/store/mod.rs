@@ -37,6 +37,7 @@ use futures::stream::BoxStream;
 
 pub(crate) use self::memory_index::comparable;
 use crate::error::{Code, Error, Result};
+use crate::pg_type::PgType;
 
 /// Answers keys with rows. Called from many tasks at once; dropping the future of [`Store::lookup`] gives up the request.
 #[async_trait]
@@ -65,6 +66,18 @@ pub trait Store: Debug + Display + Send + Sync {
         Ok(())
     }
 
+    /// The columns (positions in [`Store::schema`]) that lead some index, so that lookups by them do not read the whole
+    /// table; `None` where the store needs none, or cannot say.
+    async fn indexed_columns(&self) -> Result<Option<Vec<usize>>, StoreError> {
+        Ok(None)
+    }
+
+    /// What the store says of changes, if it does: the caller listens for as long as the table is used. The stream ends,
+    /// at the latest with an error, when messages may have been missed; the caller then asks for another.
+    fn changes(&self) -> Option<Changes> {
+        None
+    }
+
     /// Answers every key of `request`. A key without an answer has no row.
     async fn lookup(&self, request: &LookupRequest) -> Result<Answer, StoreError>;
 
@@ -78,6 +91,45 @@ pub trait Store: Debug + Display + Send + Sync {
 
 /// Rows on their way from a store, in batches of bounded size.
 pub type RowBatches = BoxStream<'static, Result<RecordBatch, StoreError>>;
+
+/// News of changes, as they come.
+pub type Changes = BoxStream<'static, Result<Change, StoreError>>;
+
+/// What a store says of a change.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// From here on every change is told. Comes first, once.
+    Begun,
+    /// Rows in which `columns` (positions in [`Store::schema`]) have one of these values, or had one, are not what they
+    /// were. An array for each column, of its type.
+    Keys { columns: Vec<usize>, keys: Vec<ArrayRef> },
+    /// Any row may have changed.
+    Everything,
+}
+
+/// A lookup table as declared, whose store may not have been asked yet.
+#[async_trait]
+pub trait DeclaredTable: Debug + Send + Sync {
+    /// Asks the store for the table's columns, or checks the declared ones as far as can be.
+    ///
+    /// # Errors
+    /// Unavailable if the store is; what it says of the table otherwise.
+    async fn connect(&self) -> Result<Arc<dyn Store>, StoreError>;
+
+    /// The store as users see it, without a secret.
+    fn shown(&self) -> String;
+}
+
+/// A `[lookup.X]` over a connection to a database, as the catalog has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlTable {
+    /// As the database reads names: `customers`, `public.customers`, `"Mixed Case"`.
+    pub table: String,
+    /// The columns to expose, distinct, in this order; `None`: all.
+    pub columns: Option<Vec<String>>,
+    /// Types to use instead of what the store says.
+    pub types: Vec<(String, PgType)>,
+}
 
 /// What of a table is to be read without a key. Columns are positions in [`Store::schema`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,19 +25,28 @@ use super::postgres_schema::{
 };
 pub use super::postgres_tls::SslMode;
 use super::size::{AnswerRoom, POSITION_BYTES};
-use super::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
+use super::{
+    Answer, DeclaredTable, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, SqlTable, Store,
+    StoreError,
+};
 use crate::error::{Error, Result};
-use crate::pg_type::PgType;
 
-/// A `[lookup.X]` over a connection to PostgreSQL, as the catalog has it.
-#[derive(Clone, Debug)]
-pub struct PostgresTable {
-    /// As PostgreSQL reads names: `customers`, `public.customers`, `"Mixed Case"`.
-    pub table: String,
-    /// The columns to expose, in this order; `None`: all.
-    pub columns: Option<Vec<String>>,
-    /// Types to use instead of what the store says.
-    pub types: Vec<(String, PgType)>,
+/// A table whose columns have not been read yet.
+#[derive(Debug)]
+pub struct PostgresDeclared {
+    pub connection: Arc<PostgresConnection>,
+    pub table: SqlTable,
+}
+
+#[async_trait]
+impl DeclaredTable for PostgresDeclared {
+    async fn connect(&self) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(Arc::new(PostgresStore::connect(Arc::clone(&self.connection), &self.table).await?))
+    }
+
+    fn shown(&self) -> String {
+        format!("postgres {} at {}", self.table.table, self.connection)
+    }
 }
 
 /// A relation whose columns have been read.
@@ -85,7 +94,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// Unavailable if the store is; 42P01 for an unknown table, 42703 for an unknown column, 0A000 for a type that we lack.
-    pub async fn connect(connection: Arc<PostgresConnection>, table: PostgresTable) -> Result<Self, StoreError> {
+    pub async fn connect(connection: Arc<PostgresConnection>, table: &SqlTable) -> Result<Self, StoreError> {
         let relation = read_relation(&connection, &table.table).await?;
         let columns = read_columns(&connection, &relation, table.columns.as_deref(), &table.types).await?;
         let Relation { schema, name, kind, .. } = relation;
@@ -185,6 +194,16 @@ impl Store for PostgresStore {
 
     fn primary_key(&self) -> Vec<usize> {
         self.primary_key.clone()
+    }
+
+    async fn indexed_columns(&self) -> Result<Option<Vec<usize>>, StoreError> {
+        let mut indexed = vec![];
+        for position in 0..self.columns.len() {
+            if self.key_index_exists(&[position]).await? {
+                indexed.push(position);
+            }
+        }
+        Ok(Some(indexed))
     }
 
     fn can_filter(&self, filter: &Expr) -> bool {

@@ -13,8 +13,8 @@ use datafusion::scalar::ScalarValue;
 use lookaside::error::Code;
 use lookaside::pg_type::PgType;
 use lookaside::store::contract;
-use lookaside::store::postgres::{PostgresConfig, PostgresConnection, PostgresStore, PostgresTable, SslMode};
-use lookaside::store::{Answer, LookupRequest, LookupShape, Store};
+use lookaside::store::postgres::{PostgresConfig, PostgresConnection, PostgresStore, SslMode};
+use lookaside::store::{Answer, LookupRequest, LookupShape, SqlTable, Store};
 
 use crate::support::postgres::PostgresServer;
 
@@ -37,12 +37,12 @@ pub fn connection(server: &PostgresServer, options: Options) -> Arc<PostgresConn
     PostgresConnection::try_new("shop".to_string(), config).unwrap()
 }
 
-pub fn table(name: &str) -> PostgresTable {
-    PostgresTable { table: name.to_string(), columns: None, types: Vec::new() }
+pub fn table(name: &str) -> SqlTable {
+    SqlTable { table: name.to_string(), columns: None, types: Vec::new() }
 }
 
 pub async fn store(server: &PostgresServer, name: &str) -> PostgresStore {
-    PostgresStore::connect(connection(server, OPTIONS), table(name)).await.unwrap()
+    PostgresStore::connect(connection(server, OPTIONS), &table(name)).await.unwrap()
 }
 
 /// The statement that inserts `rows`, each value as a quoted text.
@@ -72,7 +72,7 @@ async fn contract_holds_prepared_and_not_with_an_index_and_without() {
     for prepare in [true, false] {
         for name in ["contract", "contract_indexed"] {
             let connection = connection(server, Options { prepare, ..OPTIONS });
-            let store = PostgresStore::connect(connection, table(name)).await.unwrap();
+            let store = PostgresStore::connect(connection, &table(name)).await.unwrap();
             contract::check(&store, contract::RowOrder::Any).await.unwrap();
         }
     }
@@ -325,8 +325,8 @@ async fn tables_are_refused_or_narrowed_by_name_and_type() {
     server
         .execute("CREATE TABLE peculiar (id int4, address point, \"Größe \"\"x\" text, amount numeric(90,2)); INSERT INTO peculiar VALUES (1, '(1,2)', 'big', 1); CREATE SEQUENCE counter")
         .await;
-    let connect = async |table: PostgresTable| PostgresStore::connect(connection(server, OPTIONS), table).await;
-    let refused = async |table: PostgresTable| connect(table).await.unwrap_err().into_error("t");
+    let connect = async |table: SqlTable| PostgresStore::connect(connection(server, OPTIONS), &table).await;
+    let refused = async |table: SqlTable| connect(table).await.unwrap_err().into_error("t");
 
     let error = refused(table("nowhere.at_all")).await;
     assert_eq!(
@@ -343,21 +343,20 @@ async fn tables_are_refused_or_narrowed_by_name_and_type() {
     assert!(error.hint().unwrap().contains("\"columns\""));
 
     let columns = |names: &[&str]| Some(names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
-    let error = refused(PostgresTable { columns: columns(&["id", "adress"]), ..table("peculiar") }).await;
+    let error = refused(SqlTable { columns: columns(&["id", "adress"]), ..table("peculiar") }).await;
     assert_eq!(
         (error.code(), error.message()),
         (Code::UndefinedColumn, "column \"adress\" of relation \"public.peculiar\" does not exist")
     );
     assert_eq!(error.hint(), Some("Perhaps you meant \"address\"."));
-    let error = refused(PostgresTable { types: vec![("ids".to_string(), PgType::Text)], ..table("peculiar") }).await;
+    let error = refused(SqlTable { types: vec![("ids".to_string(), PgType::Text)], ..table("peculiar") }).await;
     assert_eq!(error.code(), Code::UndefinedColumn);
 
     let types = vec![
         ("address".to_string(), PgType::Text),
         ("amount".to_string(), PgType::Numeric { precision: 20, scale: 4 }),
     ];
-    let narrowed =
-        PostgresTable { columns: columns(&["Größe \"x", "amount", "address"]), types, ..table("peculiar") };
+    let narrowed = SqlTable { columns: columns(&["Größe \"x", "amount", "address"]), types, ..table("peculiar") };
     let store = connect(narrowed).await.unwrap();
     let answer = store.lookup(&request(&[2], &[1, 0], &[], vec![strings(&["(1,2)"])])).await.unwrap();
     assert_eq!(texts(&answer), ["0: 1.0000 | big"]);
@@ -388,7 +387,7 @@ async fn indexes_that_lead_with_the_key_are_found() {
     for (columns, exists) in cases {
         assert_eq!(store.key_index_exists(columns).await.unwrap(), exists, "{columns:?}");
     }
-    let view = PostgresStore::connect(connection(server, OPTIONS), table("indexed_view")).await.unwrap();
+    let view = PostgresStore::connect(connection(server, OPTIONS), &table("indexed_view")).await.unwrap();
     assert!(view.key_index_exists(&[3]).await.unwrap(), "of a view that cannot be told");
 }
 

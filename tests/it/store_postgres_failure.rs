@@ -61,7 +61,7 @@ async fn lookup_on_a_frozen_server_is_given_up_at_once() {
     let server = PostgresServer::start();
     server.execute(PEOPLE).await;
     let connection = connection(&server, Options { max_connections: 1, ..OPTIONS });
-    let store = PostgresStore::connect(connection, table("people")).await.unwrap();
+    let store = PostgresStore::connect(connection, &table("people")).await.unwrap();
     assert!(lookup(&store).await.is_ok());
 
     server.freeze();
@@ -91,8 +91,8 @@ const SLEEPERS: &str = "CREATE TABLE sleepers (id int4, seconds float8); INSERT 
 
 /// `connection` is the only one of its pool.
 async fn dropped_lookup_ends(server: &PostgresServer, connection: Arc<PostgresConnection>) {
-    let store = PostgresStore::connect(Arc::clone(&connection), table("slow_view")).await.unwrap();
-    let quick = PostgresStore::connect(connection, table("sleepers")).await.unwrap();
+    let store = PostgresStore::connect(Arc::clone(&connection), &table("slow_view")).await.unwrap();
+    let quick = PostgresStore::connect(connection, &table("sleepers")).await.unwrap();
     let asked = request(&[0], &[1], &[], vec![ints(&[2])]);
     tokio::select! {
         answer = store.lookup(&asked) => panic!("it sleeps for an hour: {answer:?}"),
@@ -120,8 +120,8 @@ async fn answer_beyond_max_answer_bytes_is_refused_without_reading_it_to_the_end
     for prepare in [true, false] {
         server.execute("ALTER SEQUENCE made RESTART").await;
         let connection = connection(&server, Options { max_connections: 1, prepare });
-        let wide = PostgresStore::connect(Arc::clone(&connection), table("wide")).await.unwrap();
-        let narrow = PostgresStore::connect(connection, table("narrow")).await.unwrap();
+        let wide = PostgresStore::connect(Arc::clone(&connection), &table("wide")).await.unwrap();
+        let narrow = PostgresStore::connect(connection, &table("narrow")).await.unwrap();
         let mut asked = request(&[0], &[1], &[], vec![ints(&[1])]);
         asked.max_answer_bytes = 1 << 20;
         let answer = tokio::time::timeout(LONG, wide.lookup(&asked)).await.expect("an answer in time");
@@ -183,7 +183,7 @@ async fn refused_connections_say_where_and_why_and_keep_the_password() {
     let try_connect = async |config: PostgresConfig| {
         let connection = PostgresConnection::try_new("shop".to_string(), config).unwrap();
         assert!(!format!("{connection} {connection:?}").contains("not-a-secret"));
-        unavailable(PostgresStore::connect(connection, table("people")).await.unwrap_err())
+        unavailable(PostgresStore::connect(connection, &table("people")).await.unwrap_err())
     };
     let config = |url: &str, sslmode| PostgresConfig {
         config: url.parse().unwrap(),
@@ -229,7 +229,7 @@ async fn verify_full_talks_to_nobody_but_the_certified_host() {
         PostgresConnection::try_new("shop".to_string(), config).unwrap()
     };
     let trusted = secure(&server.url(), server.certificate());
-    let store = PostgresStore::connect(Arc::clone(&trusted), table("people")).await.unwrap();
+    let store = PostgresStore::connect(Arc::clone(&trusted), &table("people")).await.unwrap();
     assert_eq!(texts(&lookup(&store).await.unwrap()), ["0: Ann"]);
     let encrypted =
         "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'lookaside'";
@@ -237,11 +237,11 @@ async fn verify_full_talks_to_nobody_but_the_certified_host() {
     dropped_lookup_ends(&server, trusted).await;
 
     let elsewhere = secure(&server.url().replace("127.0.0.1", "localhost"), server.certificate());
-    let message = unavailable(PostgresStore::connect(elsewhere, table("people")).await.unwrap_err());
+    let message = unavailable(PostgresStore::connect(elsewhere, &table("people")).await.unwrap_err());
     assert!(message.contains("not valid for name \"localhost\""), "{message}");
 
     let stranger = PostgresServer::start_with_tls();
     let distrusted = secure(&server.url(), stranger.certificate());
-    let message = unavailable(PostgresStore::connect(distrusted, table("people")).await.unwrap_err());
+    let message = unavailable(PostgresStore::connect(distrusted, &table("people")).await.unwrap_err());
     assert!(message.contains("invalid peer certificate"), "{message}");
 }

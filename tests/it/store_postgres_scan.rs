@@ -53,7 +53,7 @@ async fn dropped_scan_is_cancelled_at_the_server_and_frees_its_connection() {
     let server = PostgresServer::shared();
     server.execute("CREATE VIEW endless_scan AS SELECT generate_series(1, 1000000000000) AS n").await;
     let connection = connection(server, Options { max_connections: 1, ..OPTIONS });
-    let endless = PostgresStore::connect(connection, table("endless_scan")).await.unwrap();
+    let endless = PostgresStore::connect(connection, &table("endless_scan")).await.unwrap();
     let mut rows = endless.scan(&all(&[0])).await.unwrap();
     assert_eq!(rows.next().await.unwrap().unwrap().num_rows(), 1024);
     drop(rows);
