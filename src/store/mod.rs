@@ -6,8 +6,13 @@
 
 pub mod breaker;
 pub mod contract;
+pub mod document;
 pub mod file;
 pub mod full;
+pub mod http;
+mod http_connection;
+mod http_hosts;
+mod http_request;
 pub mod limit;
 mod memory_index;
 mod memory_table;
