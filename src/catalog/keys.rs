@@ -257,6 +257,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "expire_misses_after", STORES, Kind::Duration),
     key("lookup.X.cache", "refresh_after", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
+    key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
     key("lookup.X.cache", "reload_every", POSTGRES, Kind::PositiveDuration),
     key("lookup.X.cache", "load_timeout", POSTGRES, Kind::PositiveDuration),
 ];
