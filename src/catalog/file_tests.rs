@@ -228,6 +228,7 @@ fn every_option_of_a_lookup_table_is_kept() {
         expire_misses_after: None,
         refresh_after: Some(seconds(5)),
         serve_stale_for: seconds(3600),
+        told_by: None,
     });
     let policy = LookupPolicy {
         ordering: Ordering::KeyOrdered,

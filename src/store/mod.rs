@@ -7,8 +7,13 @@
 pub mod breaker;
 pub mod contract;
 mod contract_keyed;
+pub mod document;
 pub mod file;
 pub mod full;
+pub mod http;
+mod http_connection;
+mod http_hosts;
+mod http_request;
 pub mod limit;
 mod memory_index;
 mod memory_table;
@@ -17,13 +22,16 @@ mod postgres_connection;
 mod postgres_decode;
 mod postgres_encode;
 mod postgres_filter;
+mod postgres_listen;
 mod postgres_numeric;
 mod postgres_scan;
 mod postgres_schema;
 mod postgres_tls;
+mod postgres_trigger;
 pub mod simulated;
 mod simulated_chance;
 mod size;
+pub mod template;
 #[cfg(test)]
 mod told;
 
@@ -119,6 +127,14 @@ pub trait DeclaredTable: Debug + Send + Sync {
 
     /// The store as users see it, without a secret.
     fn shown(&self) -> String;
+
+    /// The statements by which the store's owner has it tell of changes.
+    ///
+    /// # Errors
+    /// 0A000 where there are none; as [`DeclaredTable::connect`] otherwise.
+    async fn trigger(&self) -> Result<String, StoreError> {
+        Err(Error::unsupported("only a table of PostgreSQL has a trigger that tells of changes").into())
+    }
 }
 
 /// A `[lookup.X]` over a connection to a database, as the catalog has it.
