@@ -13,6 +13,7 @@ pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
 pub use crate::store::http::{HttpConfig, HttpTable};
 pub use crate::store::postgres::SslMode;
+pub use crate::store::redis::{RedisConfig, RedisTable};
 pub use crate::store::simulated::SimulatedConfig;
 
 /// Everything that the catalog files declare, in their order. Names of streams and lookup tables are unique together.
@@ -121,6 +122,7 @@ pub struct LookupDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum LookupKind {
     Postgres(SqlTable),
+    Redis(RedisTable),
     Http(HttpTable),
     File {
         data: FileData,
@@ -143,6 +145,7 @@ pub struct ConnectionDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConnectionKind {
     Postgres(PostgresConnection),
+    Redis(RedisConfig),
     Http(HttpConfig),
 }
 

@@ -111,12 +111,15 @@ const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
 const SIMULATED: &[&str] = &["simulated"];
 const HTTP: &[&str] = &["http"];
+const REDIS: &[&str] = &["redis"];
+/// Connections to servers with users.
+const LOG_IN: &[&str] = &["postgres", "redis"];
 /// Tables whose rows are found by keys alone.
-const BY_KEY: &[&str] = &["http", "simulated"];
+const BY_KEY: &[&str] = &["redis", "http", "simulated"];
 /// Connections to servers that may speak TLS.
-const SERVERS: &[&str] = &["postgres", "http"];
+const SERVERS: &[&str] = &["postgres", "redis", "http"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "http", "simulated"];
+const STORES: &[&str] = &["postgres", "redis", "http", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -147,7 +150,7 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres", "http"], later: &["mysql", "redis", "files", "sqlite", "kafka", "simulated"] },
+        Kind::Word { now: &["postgres", "redis", "http"], later: &["mysql", "files", "sqlite", "kafka", "simulated"] },
     ),
     key("connection.X", "url", SERVERS, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
@@ -156,13 +159,14 @@ pub(super) const KEYS: &[Key] = &[
     key("connection.X", "host", POSTGRES, Kind::Text),
     key("connection.X", "port", POSTGRES, FROM_ONE),
     key("connection.X", "database", POSTGRES, Kind::Text),
-    key("connection.X", "user", POSTGRES, Kind::Text),
-    key("connection.X", "password", POSTGRES, Kind::Secret),
-    key("connection.X", "password_file", POSTGRES, Kind::Path),
+    key("connection.X", "cluster", REDIS, Kind::TextList),
+    key("connection.X", "user", LOG_IN, Kind::Text),
+    key("connection.X", "password", LOG_IN, Kind::Secret),
+    key("connection.X", "password_file", LOG_IN, Kind::Path),
     key(
         "connection.X",
         "sslmode",
-        POSTGRES,
+        LOG_IN,
         Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
     ),
     key("connection.X", "sslrootcert", SERVERS, Kind::Path),
@@ -189,16 +193,14 @@ pub(super) const KEYS: &[Key] = &[
     key("stream.X", "metadata", ALL, Kind::Later),
     key("stream.X", "connection", ALL, Kind::Later),
     key("stream.X", "comment", ALL, Kind::Text),
-    key(
-        "lookup.X",
-        "type",
-        ALL,
-        Kind::Word { now: &["file", "simulated"], later: &["mysql", "redis", "files", "sqlite"] },
-    ),
+    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["mysql", "files", "sqlite"] }),
     key("lookup.X", "connection", SERVERS, Kind::Text),
     key("lookup.X", "table", POSTGRES, Kind::Text),
     key("lookup.X", "columns", POSTGRES, Kind::TextList),
     key("lookup.X", "types", POSTGRES, Kind::Section),
+    key("lookup.X", "key", REDIS, Kind::Text),
+    key("lookup.X", "value", REDIS, Kind::Word { now: &["hash", "json", "string"], later: &[] }),
+    key("lookup.X", "columns", REDIS, Kind::Section),
     key("lookup.X", "request", HTTP, Kind::Text),
     key("lookup.X", "body_keys", HTTP, Kind::Text),
     key("lookup.X", "rows", HTTP, Kind::Text),
@@ -258,6 +260,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "refresh_after", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
+    key("lookup.X.cache", "tracking", REDIS, Kind::Flag),
     key("lookup.X.cache", "reload_every", POSTGRES, Kind::PositiveDuration),
     key("lookup.X.cache", "load_timeout", POSTGRES, Kind::PositiveDuration),
 ];

@@ -28,6 +28,7 @@ use crate::source::push::PushStream;
 use crate::store::file::FileStore;
 use crate::store::http::{HttpConnection, HttpDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
+use crate::store::redis::{RedisConnection, RedisDeclared};
 use crate::store::simulated::SimulatedStore;
 use crate::store::{DeclaredTable, Store, StoreError};
 
@@ -153,6 +154,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 /// A connection that need not have reached its store.
 enum Connection {
     Postgres(Arc<PostgresConnection>),
+    Redis(Arc<RedisConnection>),
     Http(Arc<HttpConnection>),
 }
 
@@ -168,6 +170,7 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             };
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
+        ConnectionKind::Redis(config) => Ok(Connection::Redis(RedisConnection::try_new(name.to_string(), config)?)),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -183,6 +186,13 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
                 _ => None,
             };
             (Some(Arc::new(PostgresDeclared { connection: Arc::clone(connection), table, listen })), None)
+        }
+        (LookupKind::Redis(table), Some(Connection::Redis(connection))) => {
+            let tracking = matches!(
+                &definition.policy.cache,
+                CachePolicy::Partial(PartialCache { told_by: Some(ToldBy::Tracking), .. })
+            );
+            (Some(Arc::new(RedisDeclared { connection: Arc::clone(connection), table, tracking })), None)
         }
         (LookupKind::Http(table), Some(Connection::Http(connection))) => {
             (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)

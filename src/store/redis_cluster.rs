@@ -49,7 +49,11 @@ fn parse_range(range: &Value, asked: &Address) -> Option<(usize, usize, Address)
         // It does not know its own name: we do.
         _ => asked.host.clone(),
     };
-    Some((usize::try_from(*first).ok()?, usize::try_from(*last).ok()?, Address { host, port: u16::try_from(*port).ok()? }))
+    Some((
+        usize::try_from(*first).ok()?,
+        usize::try_from(*last).ok()?,
+        Address { host, port: u16::try_from(*port).ok()? },
+    ))
 }
 
 /// Where a server that was asked sends us.
@@ -104,14 +108,17 @@ mod tests {
     }
 
     fn range(first: i64, last: i64, host: &str, port: i64) -> Value {
-        let server = |port| Value::Array(vec![Value::BulkString(host.into()), Value::Int(port), Value::BulkString(b"id".to_vec())]);
+        let server = |port| {
+            Value::Array(vec![Value::BulkString(host.into()), Value::Int(port), Value::BulkString(b"id".to_vec())])
+        };
         Value::Array(vec![Value::Int(first), Value::Int(last), server(port), server(port + 1000)])
     }
 
     #[test]
     fn slots_are_those_of_the_specification() {
         // What CLUSTER KEYSLOT of a server says.
-        let slots = [("123456789", 12_739), ("foo", 12_182), ("{user1000}.following", 3_443), ("{user1000}.followers", 3_443)];
+        let slots =
+            [("123456789", 12_739), ("foo", 12_182), ("{user1000}.following", 3_443), ("{user1000}.followers", 3_443)];
         for (key, slot) in slots {
             assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
         }

@@ -5,14 +5,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::future::{join_all, select_ok, try_join_all};
 use futures::FutureExt;
+use futures::future::{join_all, select_ok, try_join_all};
 use redis::{Pipeline, Value};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use super::StoreError;
-use super::postgres_tls::{SslMode, client_config};
+use super::postgres_tls::{SslMode, client_tls};
 use super::redis_cluster::{Redirect, Topology};
 pub use super::redis_node::Address;
 use super::redis_node::{Login, Node, refusal};
@@ -37,7 +37,10 @@ pub struct RedisConfig {
 /// Where a `[connection.X]` of type redis leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisServers {
-    One { address: Address, database: i64 },
+    One {
+        address: Address,
+        database: i64,
+    },
     /// Some servers of a cluster, at least one: they know the others.
     Cluster(Vec<Address>),
 }
@@ -97,7 +100,7 @@ impl RedisConnection {
         let tls = match config.sslmode {
             SslMode::Disable => None,
             SslMode::VerifyFull => {
-                let config = client_config(config.sslrootcert.as_deref()).map_err(in_connection)?;
+                let config = client_tls(config.sslrootcert.as_deref()).map_err(in_connection)?;
                 Some(TlsConnector::from(Arc::new(config)))
             }
         };
@@ -141,7 +144,8 @@ impl RedisConnection {
         let mut ways: BTreeMap<Redirect, Vec<usize>> = BTreeMap::new();
         for (position, key) in keys.iter().enumerate() {
             let to = topology.master_of(key).cloned();
-            let to = to.ok_or_else(|| self.unavailable(format!("no server of the cluster has the slot of key \"{key}\"")))?;
+            let to =
+                to.ok_or_else(|| self.unavailable(format!("no server of the cluster has the slot of key \"{key}\"")))?;
             ways.entry(Redirect { to, is_asking: false }).or_default().push(position);
         }
         let mut answers = vec![Value::Nil; keys.len() * commands.count];
@@ -276,7 +280,8 @@ impl RedisConnection {
     /// What an error among the answers for a key means that is not about the key.
     pub(super) fn refusal(&self, error: &redis::ServerError) -> StoreError {
         if error.code() == "MOVED" {
-            let message = format!("{self} is part of a cluster: declare the connection with cluster = [\"{self}\"], not url");
+            let message =
+                format!("{self} is part of a cluster: declare the connection with cluster = [\"{self}\"], not url");
             return StoreError::Failed { message, sqlstate: None };
         }
         refusal(self, error)

@@ -6,58 +6,56 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Text with places for columns.
+use super::template::{Part, Template};
+
+/// A template in whose texts the values of all columns can be told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyTemplate {
-    prefix: String,
-    /// At least one.
-    places: Vec<Place>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    column: String,
-    /// The text up to the next place: not empty. Behind the last one it may be.
-    behind: String,
+    /// Each column stands in it once, with text between two.
+    template: Template,
 }
 
 impl KeyTemplate {
-    /// The text before the first place: what all keys begin with.
+    /// The text before the first column: what all keys begin with.
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        self.template.prefix()
     }
 
-    /// The columns of the places, in their order; none twice.
-    pub fn columns(&self) -> impl Iterator<Item = &str> {
-        self.places.iter().map(|place| place.column.as_str())
+    /// The columns in the order of their places; at least one.
+    pub fn columns(&self) -> &[String] {
+        self.template.columns()
     }
 
-    /// The key that these values make, one for each place; `None` if other values would be read out of it.
+    /// The key that these values make, one for each column; `None` if other values would be read out of it, or one has a
+    /// zero byte, which no text in PostgreSQL has.
     pub fn write(&self, values: &[&str]) -> Option<String> {
-        let length = values.iter().map(|value| value.len()).sum::<usize>();
-        let fixed = self.prefix.len() + self.places.iter().map(|place| place.behind.len()).sum::<usize>();
-        let mut key = String::with_capacity(length + fixed);
-        key.push_str(&self.prefix);
-        for (value, place) in values.iter().zip(&self.places) {
-            key.push_str(value);
-            key.push_str(&place.behind);
+        if values.iter().any(|value| value.contains('\0')) {
+            return None;
         }
+        let key = self.template.render(values, |value, key| key.push_str(value));
         // With one place there is only one way to read it.
-        let is_plain = values.len() == 1 && self.places.len() == 1;
+        let is_plain = values.len() == 1 && self.columns().len() == 1;
         (is_plain || self.read(&key).is_some_and(|read| read == values)).then_some(key)
     }
 
-    /// The values of the places in this key; `None` if the template makes no such key.
+    /// The values of the columns in this key; `None` if the template makes no such key. A value ends where the text behind
+    /// its place begins for the first time.
     pub fn read<'k>(&self, key: &'k str) -> Option<Vec<&'k str>> {
-        let mut rest = key.strip_prefix(self.prefix.as_str())?;
-        let (last, others) = self.places.split_last()?;
-        let mut values = Vec::with_capacity(self.places.len());
-        for place in others {
-            let (value, behind) = rest.split_once(place.behind.as_str())?;
+        let mut rest = key.strip_prefix(self.prefix())?;
+        let mut values = Vec::with_capacity(self.columns().len());
+        let parts = self.template.parts();
+        for (at, part) in parts.iter().enumerate().filter(|(_, part)| matches!(part, Part::Column(_))) {
+            let (value, behind) = match (part, parts.get(at + 1)) {
+                (_, None) => (rest, ""),
+                (_, Some(Part::Literal(literal))) if at + 2 == parts.len() => {
+                    (rest.strip_suffix(literal.as_str())?, "")
+                }
+                (_, Some(Part::Literal(literal))) => rest.split_once(literal.as_str())?,
+                (_, Some(Part::Column(_))) => return None,
+            };
             values.push(value);
             rest = behind;
         }
-        values.push(rest.strip_suffix(last.behind.as_str())?);
         Some(values)
     }
 }
@@ -68,61 +66,26 @@ impl FromStr for KeyTemplate {
     /// # Errors
     /// In words, beginning with the quoted template.
     fn from_str(text: &str) -> Result<KeyTemplate, String> {
-        let wrong = |reason: String| format!("\"{text}\" is not a template of keys: {reason}");
-        let mut template = KeyTemplate { prefix: String::new(), places: Vec::new() };
-        let mut rest = text;
-        while let Some(character) = rest.chars().next() {
-            if let Some(behind) = rest.strip_prefix("{{").or_else(|| rest.strip_prefix("}}")) {
-                template.push(character);
-                rest = behind;
-            } else if let Some(behind) = rest.strip_prefix('{') {
-                let (column, behind) = behind.split_once('}').ok_or_else(|| wrong("a { is not closed".to_string()))?;
-                template.add_place(column).map_err(wrong)?;
-                rest = behind;
-            } else if character == '}' {
-                return Err(wrong("a } closes nothing; a brace of the key is written twice, }}".to_string()));
-            } else {
-                template.push(character);
-                rest = &rest[character.len_utf8()..];
-            }
+        let template = text.parse::<Template>()?;
+        let wrong = |reason: &str| Err(format!("\"{text}\" is not a template of keys: {reason}"));
+        let places = template.parts().iter().filter(|part| matches!(part, Part::Column(_))).count();
+        if places == 0 {
+            return wrong("it names no column, as {id} does");
         }
-        match template.places.is_empty() {
-            true => Err(wrong("it names no column, as {id} does".to_string())),
-            false => Ok(template),
+        if places > template.columns().len() {
+            return wrong("a column stands in it twice");
         }
-    }
-}
-
-impl KeyTemplate {
-    fn push(&mut self, character: char) {
-        match self.places.last_mut() {
-            Some(place) => place.behind.push(character),
-            None => self.prefix.push(character),
+        if template.parts().windows(2).any(|two| matches!(two, [Part::Column(_), Part::Column(_)])) {
+            return wrong("nothing stands between two columns, so nobody could tell their values apart");
         }
-    }
-
-    fn add_place(&mut self, column: &str) -> Result<(), String> {
-        if column.is_empty() || column.contains('{') {
-            return Err(format!("{{{column}}} names no column"));
-        }
-        if self.columns().any(|earlier| earlier == column) {
-            return Err(format!("column \"{column}\" stands in it twice"));
-        }
-        if let Some(place) = self.places.last().filter(|place| place.behind.is_empty()) {
-            let columns = format!("{{{}}} and {{{column}}}", place.column);
-            return Err(format!("nothing stands between {columns}, so nobody could tell their values apart"));
-        }
-        self.places.push(Place { column: column.to_string(), behind: String::new() });
-        Ok(())
+        Ok(KeyTemplate { template })
     }
 }
 
 /// As the catalog has it.
 impl fmt::Display for KeyTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let doubled = |text: &str| text.replace('{', "{{").replace('}', "}}");
-        f.write_str(&doubled(&self.prefix))?;
-        self.places.iter().try_for_each(|place| write!(f, "{{{}}}{}", place.column, doubled(&place.behind)))
+        self.template.fmt(f)
     }
 }
 
@@ -153,7 +116,7 @@ mod tests {
             assert_eq!(template(text).to_string(), text);
         }
         assert_eq!(template("customer:{id}").prefix(), "customer:");
-        assert_eq!(template("{{u}}:{b}:{a}").columns().collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(template("{{u}}:{b}:{a}").columns(), ["b", "a"]);
     }
 
     #[test]
@@ -175,7 +138,7 @@ mod tests {
             for x in parts {
                 for y in parts {
                     let values = [x, y, "z"];
-                    let values = &values[..template.columns().count()];
+                    let values = &values[..template.columns().len()];
                     let Some(key) = template.write(values) else { continue };
                     assert_eq!(template.read(&key).as_deref(), Some(values));
                     assert_eq!(seen.insert(key, values.to_vec()), None, "{text}");
@@ -192,19 +155,21 @@ mod tests {
     }
 
     #[test]
-    fn wrong_templates_say_why() {
+    fn templates_that_nobody_could_read_are_refused() {
         let cases = [
             ("customer", "it names no column, as {id} does"),
             ("customer:{{id}}", "it names no column, as {id} does"),
-            ("customer:{id", "a { is not closed"),
-            ("customer:id}", "a } closes nothing; a brace of the key is written twice, }}"),
-            ("customer:{}", "{} names no column"),
-            ("{a}:{a}", "column \"a\" stands in it twice"),
-            ("{a}{b}", "nothing stands between {a} and {b}, so nobody could tell their values apart"),
+            ("{a}:{a}", "a column stands in it twice"),
+            ("{a}{b}", "nothing stands between two columns, so nobody could tell their values apart"),
         ];
         for (text, reason) in cases {
             let expected = format!("\"{text}\" is not a template of keys: {reason}");
             assert_eq!(text.parse::<KeyTemplate>(), Err(expected));
         }
+    }
+
+    #[test]
+    fn zero_byte_makes_no_key() {
+        assert_eq!(template("k:{a}").write(&["a\0b"]), None);
     }
 }
