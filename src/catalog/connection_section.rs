@@ -8,6 +8,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode as ClientSslMode};
 
 use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SslMode};
+use super::http_section::read_http_connection;
 use super::problem::{Complaint, nearest};
 use super::reading::Text;
 use super::section::Section;
@@ -16,7 +17,7 @@ use super::substitute::without_line_end;
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// The types of connections, as keys name them.
-const TYPES: [(&str, &str); 1] = [("postgres", "postgres")];
+const TYPES: [(&str, &str); 2] = [("postgres", "postgres"), ("http", "http")];
 
 /// The connections of all files: of wrong ones too, so that one mistake is not reported as two.
 #[derive(Default)]
@@ -63,6 +64,7 @@ impl Connections {
 fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
     match of {
         "postgres" => read_postgres(section).map(ConnectionKind::Postgres),
+        "http" => read_http_connection(section).map(ConnectionKind::Http),
         _ => None,
     }
 }

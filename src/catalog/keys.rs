@@ -110,8 +110,13 @@ const PUSH: &[&str] = &["push"];
 const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
 const SIMULATED: &[&str] = &["simulated"];
+const HTTP: &[&str] = &["http"];
+/// Tables whose rows are found by keys alone.
+const BY_KEY: &[&str] = &["http", "simulated"];
+/// Connections to servers that may speak TLS.
+const SERVERS: &[&str] = &["postgres", "http"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "simulated"];
+const STORES: &[&str] = &["postgres", "http", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -142,9 +147,12 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres"], later: &["mysql", "redis", "http", "files", "sqlite", "kafka", "simulated"] },
+        Kind::Word { now: &["postgres", "http"], later: &["mysql", "redis", "files", "sqlite", "kafka", "simulated"] },
     ),
-    key("connection.X", "url", POSTGRES, Kind::Secret),
+    key("connection.X", "url", SERVERS, Kind::Secret),
+    key("connection.X", "allow_hosts", HTTP, Kind::TextList),
+    key("connection.X", "headers", HTTP, Kind::Section),
+    key("connection.X", "request_timeout", HTTP, Kind::PositiveDuration),
     key("connection.X", "host", POSTGRES, Kind::Text),
     key("connection.X", "port", POSTGRES, FROM_ONE),
     key("connection.X", "database", POSTGRES, Kind::Text),
@@ -157,8 +165,8 @@ pub(super) const KEYS: &[Key] = &[
         POSTGRES,
         Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
     ),
-    key("connection.X", "sslrootcert", POSTGRES, Kind::Path),
-    key("connection.X", "max_connections", POSTGRES, FROM_ONE),
+    key("connection.X", "sslrootcert", SERVERS, Kind::Path),
+    key("connection.X", "max_connections", SERVERS, FROM_ONE),
     key("connection.X", "prepare", POSTGRES, Kind::Flag),
     key("connection.X", "comment", ALL, Kind::Text),
     key("stream.X", "type", ALL, Kind::Word { now: &["generator", "push", "file"], later: &["kafka"] }),
@@ -185,12 +193,18 @@ pub(super) const KEYS: &[Key] = &[
         "lookup.X",
         "type",
         ALL,
-        Kind::Word { now: &["file", "simulated"], later: &["mysql", "redis", "http", "files", "sqlite"] },
+        Kind::Word { now: &["file", "simulated"], later: &["mysql", "redis", "files", "sqlite"] },
     ),
-    key("lookup.X", "connection", POSTGRES, Kind::Text),
+    key("lookup.X", "connection", SERVERS, Kind::Text),
     key("lookup.X", "table", POSTGRES, Kind::Text),
     key("lookup.X", "columns", POSTGRES, Kind::TextList),
     key("lookup.X", "types", POSTGRES, Kind::Section),
+    key("lookup.X", "request", HTTP, Kind::Text),
+    key("lookup.X", "body_keys", HTTP, Kind::Text),
+    key("lookup.X", "rows", HTTP, Kind::Text),
+    key("lookup.X", "key", HTTP, Kind::Text),
+    key("lookup.X", "columns", HTTP, Kind::Section),
+    key("lookup.X", "requests_at_once", HTTP, FROM_ONE),
     key("lookup.X", "path", FILE, Kind::Path),
     key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
     key("lookup.X", "columns", FILE, Kind::Section),
@@ -234,7 +248,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.circuit_breaker", "failures", ALL, FROM_ONE),
     key("lookup.X.circuit_breaker", "open_for", ALL, Kind::PositiveDuration),
     key("lookup.X.cache", "mode", POSTGRES, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
-    key("lookup.X.cache", "mode", SIMULATED, Kind::Word { now: &["none", "partial"], later: &[] }),
+    key("lookup.X.cache", "mode", BY_KEY, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
     key("lookup.X.cache", "max_rows", STORES, FROM_ONE),
     key("lookup.X.cache", "max_bytes", STORES, Kind::Size),

@@ -3,6 +3,7 @@
 use super::columns::read_types;
 use super::connection_section::Connections;
 use super::definition::{LookupDefinition, LookupKind, SqlTable};
+use super::http_section::read_http_table;
 use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
 use super::reading::Text;
@@ -68,6 +69,7 @@ pub(super) fn read_lookup(name: &str, section: &Section, connections: &Connectio
 fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
     match of {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
+        "http" => read_http_table(section).map(LookupKind::Http),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");
             section.complain_of("connection", Complaint::new(message));

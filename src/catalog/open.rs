@@ -26,6 +26,7 @@ use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::push::PushStream;
 use crate::store::file::FileStore;
+use crate::store::http::{HttpConnection, HttpDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
 use crate::store::simulated::SimulatedStore;
 use crate::store::{DeclaredTable, Store, StoreError};
@@ -152,6 +153,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 /// A connection that need not have reached its store.
 enum Connection {
     Postgres(Arc<PostgresConnection>),
+    Http(Arc<HttpConnection>),
 }
 
 fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
@@ -166,6 +168,7 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             };
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
+        ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
 
@@ -180,6 +183,9 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
                 _ => None,
             };
             (Some(Arc::new(PostgresDeclared { connection: Arc::clone(connection), table, listen })), None)
+        }
+        (LookupKind::Http(table), Some(Connection::Http(connection))) => {
+            (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::File { data, format, columns }, _) => {
             let declared = (!columns.is_empty()).then(|| schema_of(&columns));

@@ -97,8 +97,8 @@ pub(super) fn read_cache(lookup: &Section, of: &'static str) -> CachePolicy {
     let section = section.of_type(of);
     section.require("mode");
     let modes = [("none", Mode::None), ("partial", Mode::Partial), ("full", Mode::Full)];
-    // What has no end cannot be loaded whole.
-    let offered = if of == "simulated" { &modes[..2] } else { &modes };
+    // What is found by keys alone cannot be loaded whole.
+    let offered = if matches!(of, "simulated" | "http") { &modes[..2] } else { &modes };
     let Some(mode) = section.choice("mode", offered) else { return CachePolicy::None };
     refuse_keys_of_other_modes(&section, mode, &modes);
     match mode {
