@@ -143,6 +143,7 @@ pub(super) fn read_http_table(section: &Section) -> Option<HttpTable> {
     let rows = read_json_path(section, "rows");
     let request = section.text("request").and_then(|text| Some((read_request(section, &text)?, text)));
     let requests_at_once = section.count("requests_at_once").unwrap_or(REQUESTS_AT_ONCE);
+    let (body_keys, body_key) = (read_json_path(section, "body_keys"), section.text("key"));
     let (request, text) = request?;
     let (request, key) = match request {
         Written::Get(template) => {
@@ -161,8 +162,7 @@ pub(super) fn read_http_table(section: &Section) -> Option<HttpTable> {
             }
             section.require("body_keys");
             section.require("rows");
-            let body_keys = read_json_path(section, "body_keys");
-            let key = read_body_key(section, &columns)?;
+            let key = read_body_key(section, body_key.as_ref(), &columns)?;
             (HttpRequest::Post { target, body_keys: body_keys? }, vec![key])
         }
     };
@@ -239,14 +239,11 @@ fn read_target_columns(
 }
 
 /// The position of the column whose values a POST holds: `key`, else the first one.
-fn read_body_key(section: &Section, columns: &[ColumnDefinition]) -> Option<usize> {
+fn read_body_key(section: &Section, key: Option<&Text>, columns: &[ColumnDefinition]) -> Option<usize> {
     let first = columns.first()?;
-    match section.has("key") {
-        true => {
-            let key = section.text("key")?;
-            position(section, &key, &key.value, columns)
-        }
-        false => {
+    match key {
+        Some(key) => position(section, key, &key.value, columns),
+        None => {
             refuse_key_type(section, first);
             Some(0)
         }

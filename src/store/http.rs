@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use datafusion::arrow::array::Array;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;
 use futures::{StreamExt, TryStreamExt};
@@ -26,6 +25,9 @@ use crate::error::{Error, Result};
 use crate::format::json_path::JsonPath;
 use crate::format::text::excerpt;
 use crate::pg_type::PgType;
+
+/// The client cannot send longer ones.
+const MAX_URL_BYTES: usize = 65_534;
 
 /// A `[lookup.X]` over an HTTP service, as the catalog has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,7 +115,11 @@ impl HttpStore {
         let values = values.iter().map(String::as_str).collect::<Vec<_>>();
         let Some(target) = target.of_key(&values) else { return Ok(None) };
         let message = HttpMessage { method: Method::GET, url: self.connection.url_of(&target)?, body: None };
-        match self.connection.send(&message, room).await {
+        let sent = match message.url.as_str().len() {
+            0..=MAX_URL_BYTES => self.connection.send(&message, room).await,
+            bytes => Err(Failure::AboutKeys(format!("cannot be sent: its url has {bytes} bytes, more than {MAX_URL_BYTES}"))),
+        };
+        match sent {
             Ok(HttpAnswer::Json(answer)) => Ok(Some(answer)),
             Ok(HttpAnswer::Nothing | HttpAnswer::NotFound) => Ok(None),
             Err(failure) => Err(failure.into_error(&self.shown_get(&values), request.max_answer_bytes)),
