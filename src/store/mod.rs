@@ -23,6 +23,7 @@ mod postgres_tls;
 pub mod simulated;
 mod simulated_chance;
 mod size;
+mod sql_filter;
 #[cfg(test)]
 mod told;
 
