@@ -14,6 +14,7 @@ pub use crate::store::SqlTable;
 pub use crate::store::http::{HttpConfig, HttpTable};
 pub use crate::store::postgres::SslMode;
 pub use crate::store::simulated::SimulatedConfig;
+pub use crate::store::sqlite::SqliteConfig;
 
 /// Everything that the catalog files declare, in their order. Names of streams and lookup tables are unique together.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -121,6 +122,7 @@ pub struct LookupDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum LookupKind {
     Postgres(SqlTable),
+    Sqlite(SqlTable),
     Http(HttpTable),
     File {
         data: FileData,
@@ -143,6 +145,7 @@ pub struct ConnectionDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConnectionKind {
     Postgres(PostgresConnection),
+    Sqlite(SqliteConfig),
     Http(HttpConfig),
 }
 

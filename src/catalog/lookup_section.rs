@@ -69,6 +69,7 @@ pub(super) fn read_lookup(name: &str, section: &Section, connections: &Connectio
 fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
     match of {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
+        "sqlite" => read_sql_table(section).map(LookupKind::Sqlite),
         "http" => read_http_table(section).map(LookupKind::Http),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");

@@ -29,6 +29,7 @@ use crate::store::file::FileStore;
 use crate::store::http::{HttpConnection, HttpDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
 use crate::store::simulated::SimulatedStore;
+use crate::store::sqlite::{SqliteConnection, SqliteDeclared};
 use crate::store::{DeclaredTable, Store, StoreError};
 
 /// A lookup table whose store is asked for its columns when they are first needed.
@@ -153,6 +154,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 /// A connection that need not have reached its store.
 enum Connection {
     Postgres(Arc<PostgresConnection>),
+    Sqlite(Arc<SqliteConnection>),
     Http(Arc<HttpConnection>),
 }
 
@@ -168,6 +170,7 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             };
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
+        ConnectionKind::Sqlite(config) => Ok(Connection::Sqlite(SqliteConnection::try_new(name, &config)?)),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -183,6 +186,9 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
                 _ => None,
             };
             (Some(Arc::new(PostgresDeclared { connection: Arc::clone(connection), table, listen })), None)
+        }
+        (LookupKind::Sqlite(table), Some(Connection::Sqlite(connection))) => {
+            (Some(Arc::new(SqliteDeclared { connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::Http(table), Some(Connection::Http(connection))) => {
             (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)

@@ -96,6 +96,7 @@ async fn look(lookup: &Lookup) -> Result<String> {
     let schema = table.store().schema();
     let kind = match &lookup.definition().kind {
         LookupKind::Postgres(table) => format!("table {}", table.table),
+        LookupKind::Sqlite(table) => format!("table {}", table.table),
         LookupKind::Http(table) => table.shown.clone(),
         LookupKind::File { .. } => "file".to_string(),
         LookupKind::Simulated(config) => {
