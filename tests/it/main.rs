@@ -28,6 +28,7 @@ mod soak_outage;
 mod store_postgres;
 mod store_postgres_failure;
 mod store_postgres_scan;
+mod store_sqlite;
 mod support;
 mod system;
 mod system_http;
