@@ -24,12 +24,10 @@ use redis::{Pipeline, Value};
 use support::redis::RedisServer;
 use tokio::time::Instant;
 
-/// The tests' own; what they use of each other stands beside it.
-#[expect(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the tests' own: they use all of it")]
+#[path = "../tests/it/support"]
+#[expect(dead_code, clippy::unwrap_used, clippy::panic, reason = "the tests' own: they use all of it")]
 mod support {
-    #[path = "../../tests/it/support/certificate.rs"]
     pub mod certificate;
-    #[path = "../../tests/it/support/redis.rs"]
     pub mod redis;
 }
 
@@ -111,7 +109,8 @@ async fn load(server: &RedisServer) -> Result<()> {
         let mut pipeline = Pipeline::new();
         for id in first..first + 10_000 {
             let country = ["FR", "DE", "US", "GB", "JP", "IN", "BR", "ES"][(id % 8) as usize];
-            let values = [format!("customer-{id}"), country.to_string(), (id % 5).to_string(), (id % 10_000).to_string()];
+            let values =
+                [format!("customer-{id}"), country.to_string(), (id % 5).to_string(), (id % 10_000).to_string()];
             let fields = FIELDS.iter().zip(values).collect::<Vec<_>>();
             pipeline.cmd("HSET").arg(format!("customer:{id}")).arg(fields).ignore();
         }
@@ -154,7 +153,9 @@ async fn ask(connection: &mut MultiplexedConnection, keys: &[u64]) -> Result<()>
     }
     let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await.map_err(internal)?;
     let is_whole = |answer: &&[Value]| match answer {
-        [Value::Array(fields), Value::Int(4)] => fields.iter().all(|field| matches!(field, Value::BulkString(text) if !text.is_empty())),
+        [Value::Array(fields), Value::Int(4)] => {
+            fields.iter().all(|field| matches!(field, Value::BulkString(text) if !text.is_empty()))
+        }
         _ => false,
     };
     let found = answers.chunks(2).filter(is_whole).count();

@@ -7,7 +7,7 @@ use std::path::Path;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode as ClientSslMode};
 
-use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SslMode};
+use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SqliteConfig, SslMode};
 use super::http_section::read_http_connection;
 use super::problem::{Complaint, nearest};
 use super::reading::Text;
@@ -18,7 +18,7 @@ use super::substitute::without_line_end;
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// The types of connections, as keys name them.
-const TYPES: [(&str, &str); 3] = [("postgres", "postgres"), ("redis", "redis"), ("http", "http")];
+const TYPES: [(&str, &str); 4] = [("postgres", "postgres"), ("redis", "redis"), ("sqlite", "sqlite"), ("http", "http")];
 
 /// The connections of all files: of wrong ones too, so that one mistake is not reported as two.
 #[derive(Default)]
@@ -66,6 +66,7 @@ fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
     match of {
         "postgres" => read_postgres(section).map(ConnectionKind::Postgres),
         "redis" => read_redis_connection(section).map(ConnectionKind::Redis),
+        "sqlite" => read_sqlite(section).map(ConnectionKind::Sqlite),
         "http" => read_http_connection(section).map(ConnectionKind::Http),
         _ => None,
     }
@@ -89,6 +90,13 @@ fn read_postgres(section: &Section) -> Option<PostgresConnection> {
         SslMode::VerifyFull => ClientSslMode::Require,
     });
     Some(PostgresConnection { config, sslmode, sslrootcert, max_connections, prepare })
+}
+
+fn read_sqlite(section: &Section) -> Option<SqliteConfig> {
+    const SQLITE_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+    section.require("path");
+    let max_connections = section.count("max_connections").unwrap_or(SQLITE_CONNECTIONS).get();
+    Some(SqliteConfig { path: section.path("path")?, max_connections })
 }
 
 /// The `url` key. No complaint shows any part of it, since it may hold a password.

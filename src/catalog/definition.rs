@@ -15,6 +15,7 @@ pub use crate::store::http::{HttpConfig, HttpTable};
 pub use crate::store::postgres::SslMode;
 pub use crate::store::redis::{RedisConfig, RedisTable};
 pub use crate::store::simulated::SimulatedConfig;
+pub use crate::store::sqlite::SqliteConfig;
 
 /// Everything that the catalog files declare, in their order. Names of streams and lookup tables are unique together.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -123,6 +124,7 @@ pub struct LookupDefinition {
 pub enum LookupKind {
     Postgres(SqlTable),
     Redis(RedisTable),
+    Sqlite(SqlTable),
     Http(HttpTable),
     File {
         data: FileData,
@@ -146,6 +148,7 @@ pub struct ConnectionDefinition {
 pub enum ConnectionKind {
     Postgres(PostgresConnection),
     Redis(RedisConfig),
+    Sqlite(SqliteConfig),
     Http(HttpConfig),
 }
 

@@ -110,6 +110,9 @@ const PUSH: &[&str] = &["push"];
 const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
 const SIMULATED: &[&str] = &["simulated"];
+const SQLITE: &[&str] = &["sqlite"];
+/// Databases that know their tables' columns.
+const SQL: &[&str] = &["postgres", "sqlite"];
 const HTTP: &[&str] = &["http"];
 const REDIS: &[&str] = &["redis"];
 /// Connections to servers with users.
@@ -118,8 +121,10 @@ const LOG_IN: &[&str] = &["postgres", "redis"];
 const BY_KEY: &[&str] = &["redis", "http", "simulated"];
 /// Connections to servers that may speak TLS.
 const SERVERS: &[&str] = &["postgres", "redis", "http"];
+/// Connections that are bounded in number, and hold lookup tables.
+const CONNECTED: &[&str] = &["postgres", "redis", "sqlite", "http"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "redis", "http", "simulated"];
+const STORES: &[&str] = &["postgres", "redis", "sqlite", "http", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -150,12 +155,13 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres", "redis", "http"], later: &["mysql", "files", "sqlite", "kafka", "simulated"] },
+        Kind::Word { now: &["postgres", "redis", "sqlite", "http"], later: &["mysql", "files", "kafka", "simulated"] },
     ),
     key("connection.X", "url", SERVERS, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
     key("connection.X", "headers", HTTP, Kind::Section),
     key("connection.X", "request_timeout", HTTP, Kind::PositiveDuration),
+    key("connection.X", "path", SQLITE, Kind::Path),
     key("connection.X", "host", POSTGRES, Kind::Text),
     key("connection.X", "port", POSTGRES, FROM_ONE),
     key("connection.X", "database", POSTGRES, Kind::Text),
@@ -170,7 +176,7 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
     ),
     key("connection.X", "sslrootcert", SERVERS, Kind::Path),
-    key("connection.X", "max_connections", SERVERS, FROM_ONE),
+    key("connection.X", "max_connections", CONNECTED, FROM_ONE),
     key("connection.X", "prepare", POSTGRES, Kind::Flag),
     key("connection.X", "comment", ALL, Kind::Text),
     key("stream.X", "type", ALL, Kind::Word { now: &["generator", "push", "file"], later: &["kafka"] }),
@@ -193,11 +199,11 @@ pub(super) const KEYS: &[Key] = &[
     key("stream.X", "metadata", ALL, Kind::Later),
     key("stream.X", "connection", ALL, Kind::Later),
     key("stream.X", "comment", ALL, Kind::Text),
-    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["mysql", "files", "sqlite"] }),
-    key("lookup.X", "connection", SERVERS, Kind::Text),
-    key("lookup.X", "table", POSTGRES, Kind::Text),
-    key("lookup.X", "columns", POSTGRES, Kind::TextList),
-    key("lookup.X", "types", POSTGRES, Kind::Section),
+    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["mysql", "files"] }),
+    key("lookup.X", "connection", CONNECTED, Kind::Text),
+    key("lookup.X", "table", SQL, Kind::Text),
+    key("lookup.X", "columns", SQL, Kind::TextList),
+    key("lookup.X", "types", SQL, Kind::Section),
     key("lookup.X", "key", REDIS, Kind::Text),
     key("lookup.X", "value", REDIS, Kind::Word { now: &["hash", "json", "string"], later: &[] }),
     key("lookup.X", "columns", REDIS, Kind::Section),
@@ -249,7 +255,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.retry", "on_miss", ALL, Kind::Flag),
     key("lookup.X.circuit_breaker", "failures", ALL, FROM_ONE),
     key("lookup.X.circuit_breaker", "open_for", ALL, Kind::PositiveDuration),
-    key("lookup.X.cache", "mode", POSTGRES, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
+    key("lookup.X.cache", "mode", SQL, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
     key("lookup.X.cache", "mode", BY_KEY, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
     key("lookup.X.cache", "max_rows", STORES, FROM_ONE),
@@ -261,8 +267,8 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
     key("lookup.X.cache", "tracking", REDIS, Kind::Flag),
-    key("lookup.X.cache", "reload_every", POSTGRES, Kind::PositiveDuration),
-    key("lookup.X.cache", "load_timeout", POSTGRES, Kind::PositiveDuration),
+    key("lookup.X.cache", "reload_every", SQL, Kind::PositiveDuration),
+    key("lookup.X.cache", "load_timeout", SQL, Kind::PositiveDuration),
 ];
 
 #[cfg(test)]

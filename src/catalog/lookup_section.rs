@@ -71,6 +71,7 @@ fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
     match of {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
         "redis" => read_redis_table(section).map(LookupKind::Redis),
+        "sqlite" => read_sql_table(section).map(LookupKind::Sqlite),
         "http" => read_http_table(section).map(LookupKind::Http),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");

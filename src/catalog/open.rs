@@ -30,6 +30,7 @@ use crate::store::http::{HttpConnection, HttpDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
 use crate::store::redis::{RedisConnection, RedisDeclared};
 use crate::store::simulated::SimulatedStore;
+use crate::store::sqlite::{SqliteConnection, SqliteDeclared};
 use crate::store::{DeclaredTable, Store, StoreError};
 
 /// A lookup table whose store is asked for its columns when they are first needed.
@@ -155,6 +156,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 enum Connection {
     Postgres(Arc<PostgresConnection>),
     Redis(Arc<RedisConnection>),
+    Sqlite(Arc<SqliteConnection>),
     Http(Arc<HttpConnection>),
 }
 
@@ -171,6 +173,7 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
         ConnectionKind::Redis(config) => Ok(Connection::Redis(RedisConnection::try_new(name.to_string(), config)?)),
+        ConnectionKind::Sqlite(config) => Ok(Connection::Sqlite(SqliteConnection::try_new(name, &config)?)),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -193,6 +196,9 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
                 CachePolicy::Partial(PartialCache { told_by: Some(ToldBy::Tracking), .. })
             );
             (Some(Arc::new(RedisDeclared { connection: Arc::clone(connection), table, tracking })), None)
+        }
+        (LookupKind::Sqlite(table), Some(Connection::Sqlite(connection))) => {
+            (Some(Arc::new(SqliteDeclared { connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::Http(table), Some(Connection::Http(connection))) => {
             (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)

@@ -39,6 +39,11 @@ mod redis_tracking;
 pub mod simulated;
 mod simulated_chance;
 mod size;
+mod sql_filter;
+pub mod sqlite;
+mod sqlite_connection;
+mod sqlite_schema;
+mod sqlite_value;
 pub mod template;
 #[cfg(test)]
 mod told;

@@ -32,6 +32,7 @@ mod store_redis;
 mod store_redis_cluster;
 mod store_redis_failure;
 mod store_redis_tracking;
+mod store_sqlite;
 mod support;
 mod system;
 mod system_http;
