@@ -55,11 +55,12 @@ fn only_postgres(text: &str) -> PostgresConnection {
 /// A catalog in which `key` has the value `value`; other keys may be missing.
 fn catalog_with(key: &Key, value: &str) -> String {
     let declared = match (key.section.split('.').next(), key.of.first()) {
-        (Some("lookup"), Some(&("postgres" | "http"))) => "connection = \"c\"",
+        (Some("lookup"), Some(&("postgres" | "redis" | "http"))) => "connection = \"c\"",
         (Some("lookup"), Some(&"simulated")) => "type = \"simulated\"",
         (Some("lookup"), _) if key.name == "columns" => "type = \"file\"\nformat = \"json\"",
         (Some("lookup"), _) if key.name != "type" => "type = \"file\"",
         (Some("connection"), Some(&"http")) => "type = \"http\"",
+        (Some("connection"), Some(&"redis")) => "type = \"redis\"",
         (Some("connection"), _) if key.name == "comment" => "type = \"postgres\"\nhost = \"db\"",
         (Some("connection"), _) if key.name != "type" => "type = \"postgres\"",
         (Some("stream"), Some(&"generator")) => "type = \"generator\"",

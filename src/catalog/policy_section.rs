@@ -98,8 +98,14 @@ pub(super) fn read_cache(lookup: &Section, of: &'static str) -> CachePolicy {
     let section = section.of_type(of);
     section.require("mode");
     let modes = [("none", Mode::None), ("partial", Mode::Partial), ("full", Mode::Full)];
-    // What is found by keys alone cannot be loaded whole.
-    let offered = if matches!(of, "simulated" | "http" | "redis") { &modes[..2] } else { &modes };
+    let is_by_key = matches!(of, "simulated" | "http" | "redis");
+    let offered = if is_by_key { &modes[..2] } else { &modes };
+    if is_by_key && section.is_text("mode", "full") {
+        let message = format!("mode = \"full\" in {} does not go with type \"{of}\"", section.title);
+        let hint = "What is found by keys alone cannot be loaded whole: write mode = \"partial\".";
+        section.complain_of("mode", Complaint::new(message).with_hint(hint));
+        return CachePolicy::None;
+    }
     let Some(mode) = section.choice("mode", offered) else { return CachePolicy::None };
     refuse_keys_of_other_modes(&section, mode, &modes);
     match mode {

@@ -6,4 +6,5 @@ pub mod postgres;
 pub mod process;
 pub mod raw;
 pub mod redis;
+pub mod redis_monitor;
 pub mod script;
