@@ -11,13 +11,14 @@ use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection
 use super::http_section::read_http_connection;
 use super::problem::{Complaint, nearest};
 use super::reading::Text;
+use super::redis_section::read_redis_connection;
 use super::section::Section;
 use super::substitute::without_line_end;
 
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// The types of connections, as keys name them.
-const TYPES: [(&str, &str); 3] = [("postgres", "postgres"), ("sqlite", "sqlite"), ("http", "http")];
+const TYPES: [(&str, &str); 4] = [("postgres", "postgres"), ("sqlite", "sqlite"), ("redis", "redis"), ("http", "http")];
 
 /// The connections of all files: of wrong ones too, so that one mistake is not reported as two.
 #[derive(Default)]
@@ -65,6 +66,7 @@ fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
     match of {
         "postgres" => read_postgres(section).map(ConnectionKind::Postgres),
         "sqlite" => read_sqlite(section).map(ConnectionKind::Sqlite),
+        "redis" => read_redis_connection(section).map(ConnectionKind::Redis),
         "http" => read_http_connection(section).map(ConnectionKind::Http),
         _ => None,
     }
@@ -160,7 +162,7 @@ fn read_parts(section: &Section) -> Option<Config> {
     Some(config)
 }
 
-fn read_password(section: &Section) -> Option<String> {
+pub(super) fn read_password(section: &Section) -> Option<String> {
     if section.has("password") && section.has("password_file") {
         let message = format!("\"password_file\" in {} does not go with \"password\"", section.title);
         section.complain_of("password_file", Complaint::new(message));

@@ -13,6 +13,7 @@ pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
 pub use crate::store::http::{HttpConfig, HttpTable};
 pub use crate::store::postgres::SslMode;
+pub use crate::store::redis::{RedisConfig, RedisTable};
 pub use crate::store::simulated::SimulatedConfig;
 pub use crate::store::sqlite::SqliteConfig;
 
@@ -123,6 +124,7 @@ pub struct LookupDefinition {
 pub enum LookupKind {
     Postgres(SqlTable),
     Sqlite(SqlTable),
+    Redis(RedisTable),
     Http(HttpTable),
     File {
         data: FileData,
@@ -146,6 +148,7 @@ pub struct ConnectionDefinition {
 pub enum ConnectionKind {
     Postgres(PostgresConnection),
     Sqlite(SqliteConfig),
+    Redis(RedisConfig),
     Http(HttpConfig),
 }
 

@@ -114,14 +114,17 @@ const SQLITE: &[&str] = &["sqlite"];
 /// Databases that know their tables' columns.
 const SQL: &[&str] = &["postgres", "sqlite"];
 const HTTP: &[&str] = &["http"];
+const REDIS: &[&str] = &["redis"];
+/// Connections to servers with users.
+const LOG_IN: &[&str] = &["postgres", "redis"];
 /// Tables whose rows are found by keys alone.
-const BY_KEY: &[&str] = &["http", "simulated"];
+const BY_KEY: &[&str] = &["redis", "http", "simulated"];
 /// Connections to servers that may speak TLS.
-const SERVERS: &[&str] = &["postgres", "http"];
+const SERVERS: &[&str] = &["postgres", "redis", "http"];
 /// Connections that are bounded in number, and hold lookup tables.
-const CONNECTED: &[&str] = &["postgres", "sqlite", "http"];
+const CONNECTED: &[&str] = &["postgres", "sqlite", "redis", "http"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "sqlite", "http", "simulated"];
+const STORES: &[&str] = &["postgres", "sqlite", "redis", "http", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -152,7 +155,10 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres", "sqlite", "http"], later: &["mysql", "redis", "files", "kafka", "simulated"] },
+        Kind::Word {
+            now: &["postgres", "sqlite", "redis", "http"],
+            later: &["mysql", "files", "kafka", "simulated"],
+        },
     ),
     key("connection.X", "url", SERVERS, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
@@ -162,13 +168,14 @@ pub(super) const KEYS: &[Key] = &[
     key("connection.X", "host", POSTGRES, Kind::Text),
     key("connection.X", "port", POSTGRES, FROM_ONE),
     key("connection.X", "database", POSTGRES, Kind::Text),
-    key("connection.X", "user", POSTGRES, Kind::Text),
-    key("connection.X", "password", POSTGRES, Kind::Secret),
-    key("connection.X", "password_file", POSTGRES, Kind::Path),
+    key("connection.X", "cluster", REDIS, Kind::TextList),
+    key("connection.X", "user", LOG_IN, Kind::Text),
+    key("connection.X", "password", LOG_IN, Kind::Secret),
+    key("connection.X", "password_file", LOG_IN, Kind::Path),
     key(
         "connection.X",
         "sslmode",
-        POSTGRES,
+        LOG_IN,
         Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
     ),
     key("connection.X", "sslrootcert", SERVERS, Kind::Path),
@@ -195,16 +202,14 @@ pub(super) const KEYS: &[Key] = &[
     key("stream.X", "metadata", ALL, Kind::Later),
     key("stream.X", "connection", ALL, Kind::Later),
     key("stream.X", "comment", ALL, Kind::Text),
-    key(
-        "lookup.X",
-        "type",
-        ALL,
-        Kind::Word { now: &["file", "simulated"], later: &["mysql", "redis", "files"] },
-    ),
+    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["mysql", "files"] }),
     key("lookup.X", "connection", CONNECTED, Kind::Text),
     key("lookup.X", "table", SQL, Kind::Text),
     key("lookup.X", "columns", SQL, Kind::TextList),
     key("lookup.X", "types", SQL, Kind::Section),
+    key("lookup.X", "key", REDIS, Kind::Text),
+    key("lookup.X", "value", REDIS, Kind::Word { now: &["hash", "json", "string"], later: &[] }),
+    key("lookup.X", "columns", REDIS, Kind::Section),
     key("lookup.X", "request", HTTP, Kind::Text),
     key("lookup.X", "body_keys", HTTP, Kind::Text),
     key("lookup.X", "rows", HTTP, Kind::Text),
@@ -264,6 +269,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "refresh_after", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
+    key("lookup.X.cache", "tracking", REDIS, Kind::Flag),
     key("lookup.X.cache", "reload_every", SQL, Kind::PositiveDuration),
     key("lookup.X.cache", "load_timeout", SQL, Kind::PositiveDuration),
 ];

@@ -7,6 +7,7 @@ use super::http_section::read_http_table;
 use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
 use super::reading::Text;
+use super::redis_section::read_redis_table;
 use super::section::Section;
 use super::simulated_section::read_simulated;
 use super::stream_section::read_format;
@@ -70,6 +71,7 @@ fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
     match of {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
         "sqlite" => read_sql_table(section).map(LookupKind::Sqlite),
+        "redis" => read_redis_table(section).map(LookupKind::Redis),
         "http" => read_http_table(section).map(LookupKind::Http),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");

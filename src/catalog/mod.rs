@@ -24,6 +24,7 @@ mod policy_section;
 pub mod problem;
 mod provider;
 mod reading;
+mod redis_section;
 pub mod running;
 mod section;
 mod server_section;

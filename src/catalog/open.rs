@@ -28,6 +28,7 @@ use crate::source::push::PushStream;
 use crate::store::file::FileStore;
 use crate::store::http::{HttpConnection, HttpDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
+use crate::store::redis::{RedisConnection, RedisDeclared};
 use crate::store::simulated::SimulatedStore;
 use crate::store::sqlite::{SqliteConnection, SqliteDeclared};
 use crate::store::{DeclaredTable, Store, StoreError};
@@ -155,6 +156,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 enum Connection {
     Postgres(Arc<PostgresConnection>),
     Sqlite(Arc<SqliteConnection>),
+    Redis(Arc<RedisConnection>),
     Http(Arc<HttpConnection>),
 }
 
@@ -171,6 +173,7 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
         ConnectionKind::Sqlite(config) => Ok(Connection::Sqlite(SqliteConnection::try_new(name, &config)?)),
+        ConnectionKind::Redis(config) => Ok(Connection::Redis(RedisConnection::try_new(name.to_string(), config)?)),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -189,6 +192,13 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
         }
         (LookupKind::Sqlite(table), Some(Connection::Sqlite(connection))) => {
             (Some(Arc::new(SqliteDeclared { connection: Arc::clone(connection), table })), None)
+        }
+        (LookupKind::Redis(table), Some(Connection::Redis(connection))) => {
+            let tracking = matches!(
+                &definition.policy.cache,
+                CachePolicy::Partial(PartialCache { told_by: Some(ToldBy::Tracking), .. })
+            );
+            (Some(Arc::new(RedisDeclared { connection: Arc::clone(connection), table, tracking })), None)
         }
         (LookupKind::Http(table), Some(Connection::Http(connection))) => {
             (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)

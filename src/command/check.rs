@@ -97,6 +97,7 @@ async fn look(lookup: &Lookup) -> Result<String> {
     let kind = match &lookup.definition().kind {
         LookupKind::Postgres(table) => format!("table {}", table.table),
         LookupKind::Sqlite(table) => format!("table {}", table.table),
+        LookupKind::Redis(table) => format!("keys {}, each a {}", table.template, table.value.name()),
         LookupKind::Http(table) => table.shown.clone(),
         LookupKind::File { .. } => "file".to_string(),
         LookupKind::Simulated(config) => {

@@ -5,4 +5,5 @@ pub mod lookaside;
 pub mod postgres;
 pub mod process;
 pub mod raw;
+pub mod redis;
 pub mod script;
