@@ -11,6 +11,7 @@ use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
 pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
+pub use crate::store::mysql::MysqlConfig;
 pub use crate::store::postgres::SslMode;
 pub use crate::store::simulated::SimulatedConfig;
 
@@ -120,6 +121,7 @@ pub struct LookupDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum LookupKind {
     Postgres(SqlTable),
+    Mysql(SqlTable),
     File {
         data: FileData,
         format: FileFormat,
@@ -141,6 +143,7 @@ pub struct ConnectionDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConnectionKind {
     Postgres(PostgresConnection),
+    Mysql(MysqlConfig),
 }
 
 impl ColumnDefinition {

@@ -110,8 +110,14 @@ const PUSH: &[&str] = &["push"];
 const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
 const SIMULATED: &[&str] = &["simulated"];
+/// Servers of databases.
+const DATABASES: &[&str] = &["postgres", "mysql"];
+/// Tables that know their columns.
+const SQL: &[&str] = &["postgres", "mysql"];
+/// Tables that may be loaded whole.
+const LOADED: &[&str] = &["postgres", "mysql"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "simulated"];
+const STORES: &[&str] = &["postgres", "mysql", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -142,23 +148,23 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres"], later: &["mysql", "redis", "http", "files", "sqlite", "kafka", "simulated"] },
+        Kind::Word { now: &["postgres", "mysql"], later: &["redis", "http", "files", "sqlite", "kafka", "simulated"] },
     ),
-    key("connection.X", "url", POSTGRES, Kind::Secret),
-    key("connection.X", "host", POSTGRES, Kind::Text),
-    key("connection.X", "port", POSTGRES, FROM_ONE),
-    key("connection.X", "database", POSTGRES, Kind::Text),
-    key("connection.X", "user", POSTGRES, Kind::Text),
-    key("connection.X", "password", POSTGRES, Kind::Secret),
-    key("connection.X", "password_file", POSTGRES, Kind::Path),
+    key("connection.X", "url", DATABASES, Kind::Secret),
+    key("connection.X", "host", DATABASES, Kind::Text),
+    key("connection.X", "port", DATABASES, FROM_ONE),
+    key("connection.X", "database", DATABASES, Kind::Text),
+    key("connection.X", "user", DATABASES, Kind::Text),
+    key("connection.X", "password", DATABASES, Kind::Secret),
+    key("connection.X", "password_file", DATABASES, Kind::Path),
     key(
         "connection.X",
         "sslmode",
-        POSTGRES,
+        DATABASES,
         Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
     ),
-    key("connection.X", "sslrootcert", POSTGRES, Kind::Path),
-    key("connection.X", "max_connections", POSTGRES, FROM_ONE),
+    key("connection.X", "sslrootcert", DATABASES, Kind::Path),
+    key("connection.X", "max_connections", DATABASES, FROM_ONE),
     key("connection.X", "prepare", POSTGRES, Kind::Flag),
     key("connection.X", "comment", ALL, Kind::Text),
     key("stream.X", "type", ALL, Kind::Word { now: &["generator", "push", "file"], later: &["kafka"] }),
@@ -185,12 +191,12 @@ pub(super) const KEYS: &[Key] = &[
         "lookup.X",
         "type",
         ALL,
-        Kind::Word { now: &["file", "simulated"], later: &["mysql", "redis", "http", "files", "sqlite"] },
+        Kind::Word { now: &["file", "simulated"], later: &["redis", "http", "files", "sqlite"] },
     ),
-    key("lookup.X", "connection", POSTGRES, Kind::Text),
-    key("lookup.X", "table", POSTGRES, Kind::Text),
-    key("lookup.X", "columns", POSTGRES, Kind::TextList),
-    key("lookup.X", "types", POSTGRES, Kind::Section),
+    key("lookup.X", "connection", SQL, Kind::Text),
+    key("lookup.X", "table", SQL, Kind::Text),
+    key("lookup.X", "columns", SQL, Kind::TextList),
+    key("lookup.X", "types", SQL, Kind::Section),
     key("lookup.X", "path", FILE, Kind::Path),
     key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
     key("lookup.X", "columns", FILE, Kind::Section),
@@ -233,7 +239,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.retry", "on_miss", ALL, Kind::Flag),
     key("lookup.X.circuit_breaker", "failures", ALL, FROM_ONE),
     key("lookup.X.circuit_breaker", "open_for", ALL, Kind::PositiveDuration),
-    key("lookup.X.cache", "mode", POSTGRES, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
+    key("lookup.X.cache", "mode", LOADED, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
     key("lookup.X.cache", "mode", SIMULATED, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
     key("lookup.X.cache", "max_rows", STORES, FROM_ONE),
@@ -243,8 +249,8 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "expire_misses_after", STORES, Kind::Duration),
     key("lookup.X.cache", "refresh_after", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
-    key("lookup.X.cache", "reload_every", POSTGRES, Kind::PositiveDuration),
-    key("lookup.X.cache", "load_timeout", POSTGRES, Kind::PositiveDuration),
+    key("lookup.X.cache", "reload_every", LOADED, Kind::PositiveDuration),
+    key("lookup.X.cache", "load_timeout", LOADED, Kind::PositiveDuration),
 ];
 
 #[cfg(test)]

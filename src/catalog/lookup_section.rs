@@ -68,6 +68,7 @@ pub(super) fn read_lookup(name: &str, section: &Section, connections: &Connectio
 fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
     match of {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
+        "mysql" => read_sql_table(section).map(LookupKind::Mysql),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");
             section.complain_of("connection", Complaint::new(message));

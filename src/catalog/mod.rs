@@ -16,6 +16,7 @@ pub mod demo;
 pub mod file;
 mod keys;
 mod lookup_section;
+mod mysql_section;
 mod open;
 mod plain_scan;
 mod point_keys;

@@ -25,6 +25,7 @@ use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::push::PushStream;
 use crate::store::file::FileStore;
+use crate::store::mysql::{MysqlConnection, MysqlDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
 use crate::store::simulated::SimulatedStore;
 use crate::store::{DeclaredTable, Store, StoreError};
@@ -140,6 +141,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 /// A connection that need not have reached its store.
 enum Connection {
     Postgres(Arc<PostgresConnection>),
+    Mysql(Arc<MysqlConnection>),
 }
 
 fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
@@ -154,6 +156,9 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             };
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
+        ConnectionKind::Mysql(config) => {
+            Ok(Connection::Mysql(MysqlConnection::try_new(name.to_string(), &config)?))
+        }
     }
 }
 
@@ -162,6 +167,9 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
     let (declared, table): (Option<Arc<dyn DeclaredTable>>, _) = match (definition.kind.clone(), connection) {
         (LookupKind::Postgres(table), Some(Connection::Postgres(connection))) => {
             (Some(Arc::new(PostgresDeclared { connection: Arc::clone(connection), table })), None)
+        }
+        (LookupKind::Mysql(table), Some(Connection::Mysql(connection))) => {
+            (Some(Arc::new(MysqlDeclared { connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::File { data, format, columns }, _) => {
             let declared = (!columns.is_empty()).then(|| schema_of(&columns));

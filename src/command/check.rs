@@ -95,7 +95,7 @@ async fn look(lookup: &Lookup) -> Result<String> {
     let table = lookup.table().await?;
     let schema = table.store().schema();
     let kind = match &lookup.definition().kind {
-        LookupKind::Postgres(table) => format!("table {}", table.table),
+        LookupKind::Postgres(table) | LookupKind::Mysql(table) => format!("table {}", table.table),
         LookupKind::File { .. } => "file".to_string(),
         LookupKind::Simulated(config) => {
             let key = config.key.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
