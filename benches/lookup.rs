@@ -62,6 +62,7 @@ fn main() -> Result<()> {
         expire_after_access: hour,
         refresh_after: hour,
         serve_stale_for: Duration::from_secs(3600),
+        told_by: None,
         ..PartialCache::default()
     });
     let cases = [

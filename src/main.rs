@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use lookaside::command::{check, demo, passwd, query, serve};
+use lookaside::command::{check, demo, passwd, query, serve, trigger};
 use lookaside::telemetry::{self, LogFormat};
 
 #[global_allocator]
@@ -66,6 +66,13 @@ enum Command {
         #[arg(long)]
         sql: Vec<PathBuf>,
     },
+    /// Print the trigger that tells a lookup table in PostgreSQL of changes (cache.listen), as SQL.
+    Trigger {
+        #[arg(required = true)]
+        catalog: Vec<PathBuf>,
+        /// The lookup table's name in the catalog.
+        lookup: String,
+    },
     /// Make the verifier of a password, for [user.X] in a catalog file.
     Passwd,
 }
@@ -87,6 +94,7 @@ fn main() -> ExitCode {
             Command::Serve { catalog, listen, http, sql } => serve::run(&catalog, listen, http, &sql).await,
             Command::Query { catalog, format, file, sql } => query::run(&catalog, format, file, sql).await,
             Command::Check { catalog, sql } => check::run(&catalog, &sql).await,
+            Command::Trigger { catalog, lookup } => trigger::run(&catalog, &lookup).await,
             Command::Passwd => passwd::run(),
         }
     });

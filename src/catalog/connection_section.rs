@@ -7,8 +7,9 @@ use std::path::Path;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode as ClientSslMode};
 
-use super::mysql_section::read_mysql;
 use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SslMode};
+use super::http_section::read_http_connection;
+use super::mysql_section::read_mysql;
 use super::problem::{Complaint, nearest};
 use super::reading::Text;
 use super::section::Section;
@@ -17,7 +18,7 @@ use super::substitute::without_line_end;
 pub(super) const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// The types of connections, as keys name them.
-const TYPES: [(&str, &str); 2] = [("postgres", "postgres"), ("mysql", "mysql")];
+const TYPES: [(&str, &str); 3] = [("postgres", "postgres"), ("mysql", "mysql"), ("http", "http")];
 
 /// The connections of all files: of wrong ones too, so that one mistake is not reported as two.
 #[derive(Default)]
@@ -65,6 +66,7 @@ fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
     match of {
         "postgres" => read_postgres(section).map(ConnectionKind::Postgres),
         "mysql" => read_mysql(section).map(ConnectionKind::Mysql),
+        "http" => read_http_connection(section).map(ConnectionKind::Http),
         _ => None,
     }
 }

@@ -46,17 +46,20 @@ fn only_policy(text: &str) -> LookupPolicy {
 }
 
 fn only_postgres(text: &str) -> PostgresConnection {
-    let ConnectionKind::Postgres(postgres) = read_valid(text).connections.remove(0).kind;
-    postgres
+    match read_valid(text).connections.remove(0).kind {
+        ConnectionKind::Postgres(postgres) => postgres,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A catalog in which `key` has the value `value`; other keys may be missing.
 fn catalog_with(key: &Key, value: &str) -> String {
     let declared = match (key.section.split('.').next(), key.of.first()) {
-        (Some("lookup"), Some(&"postgres")) => "connection = \"c\"",
+        (Some("lookup"), Some(&("postgres" | "http"))) => "connection = \"c\"",
         (Some("lookup"), Some(&"simulated")) => "type = \"simulated\"",
         (Some("lookup"), _) if key.name == "columns" => "type = \"file\"\nformat = \"json\"",
         (Some("lookup"), _) if key.name != "type" => "type = \"file\"",
+        (Some("connection"), Some(&"http")) => "type = \"http\"",
         (Some("connection"), _) if key.name == "comment" => "type = \"postgres\"\nhost = \"db\"",
         (Some("connection"), _) if key.name != "type" => "type = \"postgres\"",
         (Some("stream"), Some(&"generator")) => "type = \"generator\"",
@@ -66,7 +69,7 @@ fn catalog_with(key: &Key, value: &str) -> String {
     };
     let declared = if declared.starts_with(key.name) { "" } else { declared };
     let path: Vec<&str> = key.section.split('.').collect();
-    match path.as_slice() {
+    let text = match path.as_slice() {
         [""] => format!("{} = {value}", key.name),
         [kind, name, inner] => {
             let mode = match (*inner, key.name) {
@@ -78,6 +81,11 @@ fn catalog_with(key: &Key, value: &str) -> String {
             format!("[{kind}.{name}]\n{declared}\n[{}]\n{mode}\n{} = {value}", key.section, key.name)
         }
         _ => format!("[{}]\n{declared}\n{} = {value}", key.section, key.name),
+    };
+    // What a table may have depends on the type of its connection.
+    match key.of.first() {
+        Some(of) if declared == "connection = \"c\"" => format!("{text}\n[connection.c]\ntype = \"{of}\"\n"),
+        _ => text,
     }
 }
 
@@ -121,13 +129,13 @@ fn every_word_of_the_table_is_accepted_or_refused_as_it_says() {
 #[test]
 fn every_file_in_catalogs_can_be_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("catalogs");
-    for name in ["demo.toml", "postgres.toml", "secured.toml", "simulated.toml"] {
+    for name in ["demo.toml", "postgres.toml", "mysql.toml", "secured.toml", "simulated.toml", "http.toml"] {
         let path = folder.join(name);
         let text = std::fs::read_to_string(&path).unwrap();
         let catalog = read_text(&[(path, text)], &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
         assert!(catalog.streams.iter().any(|stream| stream.name == "orders"), "{name}");
         let has_customers = catalog.lookups.iter().any(|lookup| lookup.name == "customers");
-        assert!(has_customers || name == "secured.toml", "{name}");
+        assert!(has_customers || matches!(name, "secured.toml" | "http.toml"), "{name}");
         for lookup in catalog.lookups {
             if let LookupKind::File { data: FileData::Path(path), .. } = lookup.kind {
                 assert!(path.is_file(), "{}", path.display());
@@ -228,6 +236,7 @@ fn every_option_of_a_lookup_table_is_kept() {
         expire_misses_after: None,
         refresh_after: Some(seconds(5)),
         serve_stale_for: seconds(3600),
+        told_by: None,
     });
     let policy = LookupPolicy {
         ordering: Ordering::KeyOrdered,
@@ -391,7 +400,7 @@ fn every_option_of_a_connection_is_kept() {
     );
     let path = folder.path().join("a.toml");
     let catalog = read_text(&[(path, text)], &|_| None).unwrap();
-    let ConnectionKind::Postgres(postgres) = &catalog.connections[0].kind;
+    let ConnectionKind::Postgres(postgres) = &catalog.connections[0].kind else { panic!("{catalog:?}") };
     assert_eq!(postgres.config.get_hosts(), [Host::Tcp("db".to_string())]);
     assert_eq!(postgres.config.get_ports(), [5433]);
     assert_eq!((postgres.config.get_dbname(), postgres.config.get_user()), (Some("shop"), Some("me")));

@@ -116,8 +116,13 @@ const DATABASES: &[&str] = &["postgres", "mysql"];
 const SQL: &[&str] = &["postgres", "mysql"];
 /// Tables that may be loaded whole.
 const LOADED: &[&str] = &["postgres", "mysql"];
+const HTTP: &[&str] = &["http"];
+/// Tables whose rows are found by keys alone.
+const BY_KEY: &[&str] = &["http", "simulated"];
+/// Connections to servers that may speak TLS.
+const SERVERS: &[&str] = &["postgres", "mysql", "http"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "mysql", "simulated"];
+const STORES: &[&str] = &["postgres", "mysql", "http", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -148,9 +153,12 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres", "mysql"], later: &["redis", "http", "files", "sqlite", "kafka", "simulated"] },
+        Kind::Word { now: &["postgres", "mysql", "http"], later: &["redis", "files", "sqlite", "kafka", "simulated"] },
     ),
-    key("connection.X", "url", DATABASES, Kind::Secret),
+    key("connection.X", "url", SERVERS, Kind::Secret),
+    key("connection.X", "allow_hosts", HTTP, Kind::TextList),
+    key("connection.X", "headers", HTTP, Kind::Section),
+    key("connection.X", "request_timeout", HTTP, Kind::PositiveDuration),
     key("connection.X", "host", DATABASES, Kind::Text),
     key("connection.X", "port", DATABASES, FROM_ONE),
     key("connection.X", "database", DATABASES, Kind::Text),
@@ -163,8 +171,8 @@ pub(super) const KEYS: &[Key] = &[
         DATABASES,
         Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
     ),
-    key("connection.X", "sslrootcert", DATABASES, Kind::Path),
-    key("connection.X", "max_connections", DATABASES, FROM_ONE),
+    key("connection.X", "sslrootcert", SERVERS, Kind::Path),
+    key("connection.X", "max_connections", SERVERS, FROM_ONE),
     key("connection.X", "prepare", POSTGRES, Kind::Flag),
     key("connection.X", "comment", ALL, Kind::Text),
     key("stream.X", "type", ALL, Kind::Word { now: &["generator", "push", "file"], later: &["kafka"] }),
@@ -187,16 +195,17 @@ pub(super) const KEYS: &[Key] = &[
     key("stream.X", "metadata", ALL, Kind::Later),
     key("stream.X", "connection", ALL, Kind::Later),
     key("stream.X", "comment", ALL, Kind::Text),
-    key(
-        "lookup.X",
-        "type",
-        ALL,
-        Kind::Word { now: &["file", "simulated"], later: &["redis", "http", "files", "sqlite"] },
-    ),
-    key("lookup.X", "connection", SQL, Kind::Text),
+    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["redis", "files", "sqlite"] }),
+    key("lookup.X", "connection", SERVERS, Kind::Text),
     key("lookup.X", "table", SQL, Kind::Text),
     key("lookup.X", "columns", SQL, Kind::TextList),
     key("lookup.X", "types", SQL, Kind::Section),
+    key("lookup.X", "request", HTTP, Kind::Text),
+    key("lookup.X", "body_keys", HTTP, Kind::Text),
+    key("lookup.X", "rows", HTTP, Kind::Text),
+    key("lookup.X", "key", HTTP, Kind::Text),
+    key("lookup.X", "columns", HTTP, Kind::Section),
+    key("lookup.X", "requests_at_once", HTTP, FROM_ONE),
     key("lookup.X", "path", FILE, Kind::Path),
     key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
     key("lookup.X", "columns", FILE, Kind::Section),
@@ -240,7 +249,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.circuit_breaker", "failures", ALL, FROM_ONE),
     key("lookup.X.circuit_breaker", "open_for", ALL, Kind::PositiveDuration),
     key("lookup.X.cache", "mode", LOADED, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
-    key("lookup.X.cache", "mode", SIMULATED, Kind::Word { now: &["none", "partial"], later: &[] }),
+    key("lookup.X.cache", "mode", BY_KEY, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
     key("lookup.X.cache", "max_rows", STORES, FROM_ONE),
     key("lookup.X.cache", "max_bytes", STORES, Kind::Size),
@@ -249,6 +258,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "expire_misses_after", STORES, Kind::Duration),
     key("lookup.X.cache", "refresh_after", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
+    key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
     key("lookup.X.cache", "reload_every", LOADED, Kind::PositiveDuration),
     key("lookup.X.cache", "load_timeout", LOADED, Kind::PositiveDuration),
 ];

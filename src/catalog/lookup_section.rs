@@ -3,6 +3,7 @@
 use super::columns::read_types;
 use super::connection_section::Connections;
 use super::definition::{LookupDefinition, LookupKind, SqlTable};
+use super::http_section::read_http_table;
 use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
 use super::reading::Text;
@@ -69,6 +70,7 @@ fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
     match of {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
         "mysql" => read_sql_table(section).map(LookupKind::Mysql),
+        "http" => read_http_table(section).map(LookupKind::Http),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");
             section.complain_of("connection", Complaint::new(message));

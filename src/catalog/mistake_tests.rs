@@ -75,7 +75,7 @@ fn what_later_versions_bring_is_refused() {
         ),
         (
             "[connection.c]\ntype = \"redis\"\ncluster = []".to_string(),
-            "2:8: type = \"redis\" in [connection.c] is not available yet (hint: It may be \"postgres\".)",
+            "2:8: type = \"redis\" in [connection.c] is not available yet (hint: It may be \"postgres\" or \"http\".)",
         ),
         (
             shop("host = \"db\"\nsslmode = \"require\""),

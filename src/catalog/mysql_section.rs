@@ -59,7 +59,10 @@ fn read_url(section: &Section) -> Option<Target> {
         }
     };
     if url.query().is_some() || url.fragment().is_some() {
-        complain("has options", "Write sslmode and sslrootcert as keys beside the url; there are no others.".to_string());
+        complain(
+            "has options",
+            "Write sslmode and sslrootcert as keys beside the url; there are no others.".to_string(),
+        );
         return None;
     }
     let decoded = |text: &str| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned());

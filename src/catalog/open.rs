@@ -19,12 +19,14 @@ use crate::catalog::problem::Problem;
 use crate::catalog::provider::Stream;
 use crate::error::{Error, Result};
 use crate::format::{self, FileData, FileFormat};
+use crate::lookup::policy::{CachePolicy, PartialCache, ToldBy};
 use crate::lookup::{LastError, LookupTable};
 use crate::source::Source;
 use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::push::PushStream;
 use crate::store::file::FileStore;
+use crate::store::http::{HttpConnection, HttpDeclared};
 use crate::store::mysql::{MysqlConnection, MysqlDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
 use crate::store::simulated::SimulatedStore;
@@ -82,6 +84,17 @@ impl Lookup {
         let indexed = store.indexed_columns().await.map_err(|error| error.into_error(&self.definition.name))?;
         let schema = store.schema();
         Ok(indexed.map(|indexed| indexed.into_iter().map(|position| schema.field(position).name().clone()).collect()))
+    }
+
+    /// The statements by which the store's owner has it tell of changes.
+    ///
+    /// # Errors
+    /// 0A000 for a store without such; what the store says otherwise.
+    pub async fn trigger(&self) -> Result<String> {
+        match &self.declared {
+            Some(declared) => declared.trigger().await.map_err(|error| error.into_error(&self.definition.name)),
+            None => Err(Error::unsupported("a simulated table does not change")),
+        }
     }
 
     async fn connect(&self) -> Result<Arc<LookupTable>> {
@@ -142,6 +155,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 enum Connection {
     Postgres(Arc<PostgresConnection>),
     Mysql(Arc<MysqlConnection>),
+    Http(Arc<HttpConnection>),
 }
 
 fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
@@ -156,9 +170,8 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             };
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
-        ConnectionKind::Mysql(config) => {
-            Ok(Connection::Mysql(MysqlConnection::try_new(name.to_string(), &config)?))
-        }
+        ConnectionKind::Mysql(config) => Ok(Connection::Mysql(MysqlConnection::try_new(name.to_string(), &config)?)),
+        ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
 
@@ -166,7 +179,16 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
     let name = definition.name.clone();
     let (declared, table): (Option<Arc<dyn DeclaredTable>>, _) = match (definition.kind.clone(), connection) {
         (LookupKind::Postgres(table), Some(Connection::Postgres(connection))) => {
-            (Some(Arc::new(PostgresDeclared { connection: Arc::clone(connection), table })), None)
+            let listen = match &definition.policy.cache {
+                CachePolicy::Partial(PartialCache { told_by: Some(ToldBy::Listen { channel }), .. }) => {
+                    Some(channel.clone())
+                }
+                _ => None,
+            };
+            (Some(Arc::new(PostgresDeclared { connection: Arc::clone(connection), table, listen })), None)
+        }
+        (LookupKind::Http(table), Some(Connection::Http(connection))) => {
+            (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::Mysql(table), Some(Connection::Mysql(connection))) => {
             (Some(Arc::new(MysqlDeclared { connection: Arc::clone(connection), table })), None)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::problem::Complaint;
 use super::section::Section;
 use crate::lookup::policy::{
-    BreakerPolicy, CachePolicy, FullCache, LookupPolicy, OnFailure, Ordering, PartialCache, RetryPolicy,
+    BreakerPolicy, CachePolicy, FullCache, LookupPolicy, OnFailure, Ordering, PartialCache, RetryPolicy, ToldBy,
 };
 use crate::quantity::show_duration;
 
@@ -78,7 +78,7 @@ enum Mode {
 }
 
 /// The cache's keys and the modes in which they mean something.
-const KEYS_OF_MODES: [(&str, &[Mode]); 9] = [
+const KEYS_OF_MODES: [(&str, &[Mode]); 10] = [
     ("max_rows", &[Mode::Partial, Mode::Full]),
     ("max_bytes", &[Mode::Partial, Mode::Full]),
     ("expire_after_write", &[Mode::Partial]),
@@ -86,6 +86,7 @@ const KEYS_OF_MODES: [(&str, &[Mode]); 9] = [
     ("expire_misses_after", &[Mode::Partial]),
     ("refresh_after", &[Mode::Partial]),
     ("serve_stale_for", &[Mode::Partial]),
+    ("listen", &[Mode::Partial]),
     ("reload_every", &[Mode::Full]),
     ("load_timeout", &[Mode::Full]),
 ];
@@ -96,8 +97,8 @@ pub(super) fn read_cache(lookup: &Section, of: &'static str) -> CachePolicy {
     let section = section.of_type(of);
     section.require("mode");
     let modes = [("none", Mode::None), ("partial", Mode::Partial), ("full", Mode::Full)];
-    // What has no end cannot be loaded whole.
-    let offered = if of == "simulated" { &modes[..2] } else { &modes };
+    // What is found by keys alone cannot be loaded whole.
+    let offered = if matches!(of, "simulated" | "http") { &modes[..2] } else { &modes };
     let Some(mode) = section.choice("mode", offered) else { return CachePolicy::None };
     refuse_keys_of_other_modes(&section, mode, &modes);
     match mode {
@@ -126,9 +127,23 @@ fn read_partial(section: &Section) -> PartialCache {
         expire_misses_after: section.duration("expire_misses_after").map_or(default.expire_misses_after, unless_zero),
         refresh_after: section.duration("refresh_after"),
         serve_stale_for: section.duration("serve_stale_for").unwrap_or(default.serve_stale_for),
+        told_by: read_channel(section).map(|channel| ToldBy::Listen { channel }),
     };
     refuse_useless_lifetimes(section, &cache);
     cache
+}
+
+/// The channel on which PostgreSQL tells of changes.
+fn read_channel(section: &Section) -> Option<String> {
+    /// PostgreSQL cuts longer names, and its NOTIFY refuses them.
+    const MOST_BYTES: usize = 63;
+    let channel = section.text("listen")?.value;
+    if channel.len() > MOST_BYTES || channel.contains('\0') {
+        let message = format!("\"listen\" in {} is no name of a channel: it has more than 63 bytes", section.title);
+        section.complain_of("listen", Complaint::new(message));
+        return None;
+    }
+    Some(channel)
 }
 
 fn refuse_useless_lifetimes(section: &Section, cache: &PartialCache) {

@@ -257,6 +257,10 @@ fn lookups(lookups: &[&Lookup]) -> Result<RecordBatch> {
     count("cached_rows", |counters| counters.cached_rows);
     count("cached_bytes", |counters| counters.cached_bytes);
     count("in_flight", |counters| counters.in_flight);
+    let heard: Vec<_> = tables().map(|table| table?.heard()).collect();
+    columns.text_or_null("hears_by", heard.iter().map(|heard| heard.as_ref().map(|heard| heard.by.clone())));
+    columns.moment_or_null("hears_since", heard.iter().map(|heard| heard.as_ref()?.since));
+    columns.moment_or_null("heard_at", heard.iter().map(|heard| heard.as_ref()?.last));
     columns.moment_or_null("loaded_at", tables().map(|table| table?.full_state()?.loaded_at));
     for (name, quantile) in [("latency_p50_ms", 0.5), ("latency_p99_ms", 0.99)] {
         let in_milliseconds = |microseconds: u64| microseconds as f64 / 1000.0;

@@ -96,6 +96,7 @@ async fn look(lookup: &Lookup) -> Result<String> {
     let schema = table.store().schema();
     let kind = match &lookup.definition().kind {
         LookupKind::Postgres(table) | LookupKind::Mysql(table) => format!("table {}", table.table),
+        LookupKind::Http(table) => table.shown.clone(),
         LookupKind::File { .. } => "file".to_string(),
         LookupKind::Simulated(config) => {
             let key = config.key.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();

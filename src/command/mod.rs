@@ -6,6 +6,7 @@ pub mod passwd;
 pub mod query;
 pub mod serve;
 mod stop;
+pub mod trigger;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -36,6 +36,16 @@ impl JsonPath {
         }
     }
 
+    /// A document that has this JSON there and nothing else; `None` for a path through items, which come in numbers.
+    pub fn document_with(&self, json: &str) -> Option<String> {
+        let mut document = json.to_string();
+        for step in self.steps.iter().rev() {
+            let Step::Member(name) = step else { return None };
+            document = format!("{{{}:{document}}}", serde_json::Value::from(name.as_str()));
+        }
+        Some(document)
+    }
+
     /// The text of what stands there; `None` where nothing does.
     ///
     /// # Errors
@@ -287,6 +297,14 @@ mod tests {
         }
         assert_eq!(found("$", " [1] ").as_deref(), Some("[1]"));
         assert_eq!(found("$[1][0]", "[1, [2]]").as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn a_document_is_made_around_what_stands_at_a_path() {
+        let document = |path: &str| path.parse::<JsonPath>().unwrap().document_with("[1]");
+        assert_eq!(document("$").as_deref(), Some("[1]"));
+        assert_eq!(document("$.a['\"b']").as_deref(), Some("{\"a\":{\"\\\"b\":[1]}}"));
+        assert_eq!(document("$.a[0]"), None);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl LookupStream {
         let columns = rest.as_ref().unwrap_or(&arrival.columns);
         let mut keys = self.finder.find(columns)?;
         let deadline = self.policy.timeout.and_then(|timeout| arrival.at.checked_add(timeout));
-        let uses_cache = self.policy.cache != CachePolicy::None;
+        let uses_cache = self.policy.cache != CachePolicy::None && self.table.trusts_cache();
         let table = Arc::clone(&self.table);
         let cache = table.cache.as_ref().filter(|_| uses_cache);
         let mut known = Known::new(&table, cache, &self.variant, &keys, (arrival.seen.generation, arrival.at));

@@ -61,7 +61,9 @@ pub(super) struct RequestState {
     flights: Vec<usize>,
     /// How many of `flights` somebody waits for.
     wanted: usize,
+    /// The table's and the variant's together.
     pub generation: u64,
+    pub variant: Arc<Variant>,
     answered_at: Option<Instant>,
     abandoned: Arc<Notify>,
 }
@@ -154,7 +156,7 @@ impl Board {
                 continue;
             }
             let keys = self.take_keys(&mut lane, now);
-            let generation = self.epoch.generation;
+            let generation = self.generation_of(&lane.variant);
             let request = (!keys.is_empty()).then(|| self.new_request(Arc::clone(&lane.variant), generation, keys));
             if !lane.waiting.is_empty() {
                 self.turns.push_back(id);
@@ -298,7 +300,11 @@ impl Board {
     }
 
     fn is_current(&self, flight: &Flight) -> bool {
-        self.request_of(flight).is_none_or(|request| request.generation == self.epoch.generation)
+        self.request_of(flight).is_none_or(|request| request.generation == self.generation_of(&request.variant))
+    }
+
+    pub fn generation_of(&self, variant: &Variant) -> u64 {
+        self.epoch.generation + variant.generation()
     }
 
     fn request_of(&self, flight: &Flight) -> Option<&RequestState> {
@@ -382,6 +388,7 @@ impl Board {
             flights: keys.iter().map(|key| key.flight).collect(),
             wanted,
             generation,
+            variant: Arc::clone(&variant),
             answered_at: None,
             abandoned: Arc::clone(&abandoned),
         };

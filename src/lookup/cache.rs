@@ -72,10 +72,10 @@ impl AnswerCache {
         nanoseconds(now.saturating_duration_since(self.started))
     }
 
-    /// The answer, unless it has expired or was asked for in another generation.
+    /// The answer, unless it has expired or was asked for in another generation, of the table or of its variant.
     pub fn get(&self, probe: Probe<'_>, generation: u64, now: Tick) -> Option<Arc<CachedAnswer>> {
         let answer = self.entries.get(&probe)?;
-        if answer.generation() != generation || now >= answer.expires() {
+        if answer.generation() != generation + probe.variant.generation() || now >= answer.expires() {
             return None;
         }
         answer.touch(now);
@@ -85,6 +85,7 @@ impl AnswerCache {
     /// The answer, expired or not, for as long as it may serve when the store fails.
     pub fn get_stale(&self, probe: Probe<'_>, generation: u64, now: Tick) -> Option<Arc<CachedAnswer>> {
         let until = |answer: &CachedAnswer| answer.expires().saturating_add(nanoseconds(self.serve_stale_for));
+        let generation = generation + probe.variant.generation();
         self.entries.get(&probe).filter(|answer| answer.generation() == generation && now < until(answer))
     }
 
@@ -121,6 +122,14 @@ impl AnswerCache {
         drop(held);
         self.entries.run_pending_tasks();
         forgotten as u64
+    }
+
+    /// Lets what is known of one variant serve no more; it makes room in the course of time. `mark` says so to those
+    /// whose answers are still to come.
+    pub fn forget_variant(&self, mark: impl FnOnce()) {
+        let held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        mark();
+        drop(held);
     }
 
     /// Rows held now, a remembered miss counting as one.

@@ -192,6 +192,7 @@ async fn expired_answers_serve_when_the_store_fails_and_no_longer_than_laid_down
         let policy = caching(PartialCache {
             expire_after_write: Some(Duration::from_secs(10)),
             serve_stale_for: Duration::from_secs(20),
+            told_by: None,
             ..PartialCache::default()
         });
         let table = table(&store, &LookupPolicy { on_failure, ..policy });
@@ -223,6 +224,7 @@ async fn forgotten_answers_do_not_serve_when_the_store_fails() {
         &caching(PartialCache {
             expire_after_write: Some(Duration::from_secs(10)),
             serve_stale_for: Duration::from_secs(100),
+            told_by: None,
             ..PartialCache::default()
         }),
     );

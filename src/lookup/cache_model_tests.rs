@@ -161,6 +161,7 @@ impl Model {
             expire_misses_after: one_of([0, 500]).map(milliseconds),
             refresh_after: one_of([0, 400]).map(milliseconds),
             serve_stale_for: milliseconds(one_of([0, 1000]).unwrap_or(0)),
+            told_by: None,
         };
         let ordering = Ordering::ALL[random.random_range(0..3)];
         let policy = LookupPolicy {

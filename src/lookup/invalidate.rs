@@ -3,6 +3,7 @@
 //! An answer to a request that was sent before is never cached after, and rows that arrive after do not join older
 //! flights of what was forgotten.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use datafusion::arrow::array::{Array, ArrayRef};
@@ -13,6 +14,7 @@ use super::cache::Probe;
 use super::table::LookupTable;
 use super::variant::Variant;
 use crate::error::Result;
+use crate::store::KeyEquality;
 
 impl LookupTable {
     /// Forgets every answer; returns how many keys were remembered. A table that is held whole forgets its rows, loads
@@ -42,22 +44,56 @@ impl LookupTable {
         }
         let mut forgotten = 0;
         for variant in self.variants() {
-            let Some(keys) = as_keys_of(&variant, keys)? else { continue };
-            let valid =
-                keys.iter().fold(None, |valid, key| NullBuffer::union(valid.as_ref(), key.logical_nulls().as_ref()));
-            let encoded = variant.encode_keys(&keys)?;
-            let is_key = |row: &usize| valid.as_ref().is_none_or(|valid| valid.is_valid(*row));
-            let rows = (0..encoded.num_rows()).filter(is_key).map(|row| encoded.row(row).data());
-            let probes: Vec<Probe<'_>> =
-                rows.map(|key| Probe { variant: &variant, hash: variant.hash_key(key), key }).collect();
-            let mark = || self.flights.forget(&probes);
-            match &self.cache {
-                Some(cache) => forgotten += cache.forget(mark, probes.iter().copied()),
-                None => mark(),
+            if let Some(keys) = as_keys_of(&variant, keys)? {
+                forgotten += self.forget_keys(&variant, &keys)?;
             }
         }
         self.note_invalidation();
         Ok(forgotten)
+    }
+
+    /// Forgets the answers to these keys of `columns` (positions in the store's schema), and all that is known by other
+    /// columns, or by columns that the store compares in a way of its own: which of that has changed cannot be told.
+    ///
+    /// # Errors
+    /// Internal, if the arrays are not of the columns' types or differ in length.
+    pub(super) fn forget_changed(&self, columns: &[usize], keys: &[ArrayRef]) -> Result<()> {
+        let is_by_value = columns.iter().all(|column| self.store().key_equality(*column) == KeyEquality::ByValue);
+        for variant in self.variants() {
+            let place = |column: &usize| columns.iter().position(|changed| changed == column);
+            let key_columns = &variant.shape().key_columns;
+            let places = key_columns.iter().map(place).collect::<Option<Vec<_>>>();
+            match places.filter(|places| is_by_value && places.len() == columns.len()) {
+                Some(places) => {
+                    let keys = places.iter().map(|&place| Arc::clone(&keys[place])).collect::<Vec<_>>();
+                    self.forget_keys(&variant, &keys)?;
+                }
+                None => match &self.cache {
+                    Some(cache) => cache.forget_variant(|| variant.next_generation()),
+                    None => variant.next_generation(),
+                },
+            }
+        }
+        self.note_invalidation();
+        Ok(())
+    }
+
+    /// `keys` are of the variant's types; those with a NULL are none.
+    fn forget_keys(&self, variant: &Arc<Variant>, keys: &[ArrayRef]) -> Result<u64> {
+        let valid =
+            keys.iter().fold(None, |valid, key| NullBuffer::union(valid.as_ref(), key.logical_nulls().as_ref()));
+        let encoded = variant.encode_keys(keys)?;
+        let is_key = |row: &usize| valid.as_ref().is_none_or(|valid| valid.is_valid(*row));
+        let rows = (0..encoded.num_rows()).filter(is_key).map(|row| encoded.row(row).data());
+        let probes: Vec<Probe<'_>> = rows.map(|key| Probe { variant, hash: variant.hash_key(key), key }).collect();
+        let mark = || self.flights.forget(&probes);
+        Ok(match &self.cache {
+            Some(cache) => cache.forget(mark, probes.iter().copied()),
+            None => {
+                mark();
+                0
+            }
+        })
     }
 
     /// Rises after something was forgotten. Who copies answers drops the copies if it has risen since before he read

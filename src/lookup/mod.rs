@@ -5,7 +5,7 @@
 //! columns; of the others `keys` finds the distinct keys, `known` looks for them in the `cache` of `answer`s that all
 //! queries share, and `flight` has the rest asked for, one request per key for all queries: `board` and `lane` keep its
 //! books, `request` is the task that carries keys to the store, `mailbox` brings the answers back. `refresh` asks anew
-//! for what grows old, `invalidate` forgets. `queue` holds the rows that wait and decides which may leave; `join` makes
+//! for what grows old, `invalidate` forgets, also what the store says has changed, which `hearing` hears. `queue` holds the rows that wait and decides which may leave; `join` makes
 //! the batches that do. `keys` and `join` know no waiting; `flight`, `queue` and `stream` know no values. `key_type` says
 //! what may be a key, and [`scan`] reads a table without one. A [`table::LookupTable`] owns what all queries over one
 //! table share: cache, flights, slots, counters.
@@ -17,6 +17,7 @@ mod board;
 mod cache;
 pub mod exec;
 mod flight;
+mod hearing;
 mod invalidate;
 mod join;
 mod key_lines;
@@ -52,6 +53,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 
 pub use self::exec::LookupExec;
+pub use self::hearing::Heard;
 pub use self::stream::ROWS_WAITING;
 pub use self::table::{LastError, LookupCounters, LookupTable};
 use crate::error::Result;

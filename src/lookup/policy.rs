@@ -181,6 +181,26 @@ pub struct PartialCache {
     pub refresh_after: Option<Duration>,
     /// How long past its expiry an answer may serve when the store fails; zero: not at all.
     pub serve_stale_for: Duration,
+    /// How the store tells of changes; `None`: it does not.
+    pub told_by: Option<ToldBy>,
+}
+
+/// How a store tells of changes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ToldBy {
+    /// PostgreSQL, by notifications on this channel.
+    Listen { channel: String },
+    /// Redis, by client-side caching.
+    Tracking,
+}
+
+impl fmt::Display for ToldBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ToldBy::Listen { channel } => write!(f, "listen {channel}"),
+            ToldBy::Tracking => f.write_str("tracking"),
+        }
+    }
 }
 
 impl Default for PartialCache {
@@ -193,6 +213,7 @@ impl Default for PartialCache {
             expire_misses_after: Some(Duration::from_secs(10)),
             refresh_after: None,
             serve_stale_for: Duration::ZERO,
+            told_by: None,
         }
     }
 }

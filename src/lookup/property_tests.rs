@@ -186,6 +186,7 @@ fn random_policy(random: &mut StdRng) -> LookupPolicy {
             expire_misses_after: maybe(random, 50),
             refresh_after: maybe(random, 30),
             serve_stale_for: maybe(random, 200).unwrap_or_default(),
+            told_by: None,
         }),
     };
     let size = |random: &mut StdRng, sizes: &[usize]| NonZeroUsize::new(*pick(random, sizes)).unwrap();

@@ -103,7 +103,7 @@ impl Board {
     }
 
     fn is_current_request(&self, id: u64) -> bool {
-        self.requests.get(&id).is_some_and(|request| request.generation == self.epoch.generation)
+        self.requests.get(&id).is_some_and(|request| request.generation == self.generation_of(&request.variant))
     }
 
     fn fills_cache(&self, flight: usize) -> bool {

@@ -10,7 +10,8 @@ use tokio_util::task::TaskTracker;
 
 use super::cache::AnswerCache;
 use super::flight::{Flights, Request};
-use super::policy::{CachePolicy, LookupPolicy};
+use super::hearing::Hearing;
+use super::policy::{CachePolicy, LookupPolicy, PartialCache};
 use super::request;
 use super::variant::Variant;
 use crate::error::{Error, Result};
@@ -35,6 +36,8 @@ pub struct LookupTable {
     requests: TaskTracker,
     /// How often something was forgotten, see [`LookupTable::invalidations`].
     pub(super) invalidations: AtomicU64,
+    /// `None` if the store tells of no changes.
+    pub(super) hearing: Option<Hearing>,
 }
 
 /// What happened at a table since the server started.
@@ -112,7 +115,8 @@ impl LastError {
 }
 
 impl LookupTable {
-    /// A table over `store`, around which go the limit, the breaker and the full cache that the policy wants.
+    /// A table over `store`, around which go the limit, the breaker and the full cache that the policy wants. Where the
+    /// store is to tell of changes, a task listens from now on: there must be a runtime.
     pub fn new(name: String, store: Arc<dyn Store>, policy: LookupPolicy) -> Arc<Self> {
         let (store, breaker) = guarded(store, &policy);
         let (cache, full) = match &policy.cache {
@@ -123,7 +127,11 @@ impl LookupTable {
             CachePolicy::Partial(cache) => (Some(AnswerCache::new(cache)), None),
         };
         let store = full.as_ref().map_or(store, |full| Arc::clone(full) as _);
-        Arc::new(LookupTable {
+        let hearing = match &policy.cache {
+            CachePolicy::Partial(PartialCache { told_by: Some(told_by), .. }) => Some(Hearing::new(told_by)),
+            _ => None,
+        };
+        let table = Arc::new(LookupTable {
             name,
             store,
             full,
@@ -135,7 +143,10 @@ impl LookupTable {
             variants: Mutex::default(),
             requests: TaskTracker::new(),
             invalidations: AtomicU64::new(0),
-        })
+            hearing,
+        });
+        table.hearing.iter().for_each(|hearing| hearing.start(&table));
+        table
     }
 
     pub fn name(&self) -> &str {

@@ -1,7 +1,10 @@
 //! What all joins of one shape over a table share: how its keys and rows are held as bytes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use ahash::RandomState;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -19,6 +22,8 @@ pub(super) struct Variant {
     schema: SchemaRef,
     keys: Arc<KeyFormat>,
     rows: RowConverter,
+    /// How often all that is known of it was forgotten.
+    generation: AtomicU64,
 }
 
 /// Variants that differ in nothing but the columns that they ask for share it, and so can read each other's keys.
@@ -45,7 +50,7 @@ impl Variant {
             None => Arc::new(KeyFormat::try_new(&store.project(&shape.key_columns)?)?),
         };
         let rows = row_converter(&schema)?;
-        Ok(Variant { id: NEXT_ID.fetch_add(1, Relaxed), shape, schema, keys, rows })
+        Ok(Variant { id: NEXT_ID.fetch_add(1, Relaxed), shape, schema, keys, rows, generation: AtomicU64::new(0) })
     }
 
     /// Where this variant's columns stand in `other`, if an answer to `other` answers this one as well.
@@ -67,6 +72,15 @@ impl Variant {
 
     pub fn shape(&self) -> &Arc<LookupShape> {
         &self.shape
+    }
+
+    /// Rises when all that is known of it is forgotten. The generation of an answer is this and the table's together.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    pub fn next_generation(&self) {
+        self.generation.fetch_add(1, SeqCst);
     }
 
     /// The columns that are asked of the store.

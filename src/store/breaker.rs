@@ -246,6 +246,7 @@ fn counted(error: &StoreError) -> Option<String> {
         StoreError::Unavailable { message } => Some(message.clone()),
         StoreError::Failed { message, .. } if !error.is_about_keys() => Some(message.clone()),
         StoreError::Failed { .. }
+        | StoreError::KeyRefused { .. }
         | StoreError::Invalid(_)
         | StoreError::TooLarge { .. }
         | StoreError::BreakerOpen { .. } => None,

@@ -1,6 +1,7 @@
 //! What every store must do: a suite that each one's tests run over a data set of the suite's.
 //!
-//! A test loads [`table`] into its store and calls [`check`]. For use by tests alone; it is public so that
+//! A test loads [`table`] into its store and calls [`check`]; a store that can be asked by its rows' own key alone is
+//! loaded with [`keyed_table`] and held to [`check_keyed`]. For use by tests alone; it is public so that
 //! those which need a real service, and live outside of this crate, can call it.
 
 use std::collections::BTreeMap;
@@ -11,14 +12,15 @@ use datafusion::arrow::datatypes::Schema;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::future::try_join_all;
 
+pub use super::contract_keyed::{check_keyed, keyed_table};
 use super::{LookupRequest, LookupShape, Store};
 use crate::error::{Error, Result};
 use crate::pg_type::PgType;
 
 /// Rows of the data set beyond the special ones: for large requests.
-const BULK_ROWS: i64 = 10_000;
+pub(super) const BULK_ROWS: i64 = 10_000;
 /// The id of the first of them; the others follow.
-const FIRST_BULK_ID: i64 = 100_000;
+pub(super) const FIRST_BULK_ID: i64 = 100_000;
 
 /// In which order the rows of one key come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub enum RowOrder {
 }
 
 /// Texts that a store must take and give as they are. Those with a zero byte are asked for, but stand in no row.
-const HOSTILE: [&str; 10] = [
+pub(super) const HOSTILE: [&str; 10] = [
     "",
     " ",
     "O'Brien",
@@ -75,10 +77,10 @@ pub fn table() -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
 }
 
-const ID: usize = 0;
-const REGION: usize = 1;
-const NAME: usize = 2;
-const NOTE: usize = 3;
+pub(super) const ID: usize = 0;
+pub(super) const REGION: usize = 1;
+pub(super) const NAME: usize = 2;
+pub(super) const NOTE: usize = 3;
 
 /// Holds `store`, which was loaded with [`table`], to the contract.
 ///
@@ -86,7 +88,7 @@ const NOTE: usize = 3;
 /// Which claim does not hold, with what was expected and what came.
 pub async fn check(store: &dyn Store, order: RowOrder) -> Result<()> {
     let suite = Suite { store, order };
-    suite.schema_is_as_loaded()?;
+    ensure_schema(store)?;
     suite.hits_and_misses_are_told_apart().await?;
     suite.duplicates_all_come().await?;
     suite.row_of_nulls_is_a_match().await?;
@@ -104,16 +106,9 @@ struct Suite<'a> {
 }
 
 /// For each key's position that has rows, their columns as text.
-type Found = BTreeMap<u32, Vec<Vec<String>>>;
+pub(super) type Found = BTreeMap<u32, Vec<Vec<String>>>;
 
 impl Suite<'_> {
-    fn schema_is_as_loaded(&self) -> Result<()> {
-        let types =
-            |schema: &Schema| schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect();
-        let (expected, found): (Vec<_>, Vec<_>) = (types(&table()?.schema()), types(&self.store.schema()));
-        ensure("schema is as loaded", &expected, &found)
-    }
-
     async fn hits_and_misses_are_told_apart(&self) -> Result<()> {
         let keys = [bigints(&[1, 4, -7, i64::MAX, 0, i64::MIN, 3])];
         let expected = [(0, vec!["Ann"]), (2, vec!["Eve"]), (3, vec!["Max"]), (5, vec!["Min"]), (6, vec!["NULL"])];
@@ -204,7 +199,13 @@ impl Suite<'_> {
     }
 }
 
-fn found(rows: &RecordBatch, key_of_row: &[u32]) -> Result<Found> {
+pub(super) fn ensure_schema(store: &dyn Store) -> Result<()> {
+    let types = |schema: &Schema| schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect();
+    let (expected, found): (Vec<_>, Vec<_>) = (types(&table()?.schema()), types(&store.schema()));
+    ensure("schema is as loaded", &expected, &found)
+}
+
+pub(super) fn found(rows: &RecordBatch, key_of_row: &[u32]) -> Result<Found> {
     let options = FormatOptions::default().with_null("NULL");
     let formatters = rows.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
     let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
@@ -216,7 +217,7 @@ fn found(rows: &RecordBatch, key_of_row: &[u32]) -> Result<Found> {
     Ok(found)
 }
 
-fn ensure<T: PartialEq + std::fmt::Debug + ?Sized>(claim: &str, expected: &T, found: &T) -> Result<()> {
+pub(super) fn ensure<T: PartialEq + std::fmt::Debug + ?Sized>(claim: &str, expected: &T, found: &T) -> Result<()> {
     if expected == found {
         return Ok(());
     }
@@ -225,11 +226,11 @@ fn ensure<T: PartialEq + std::fmt::Debug + ?Sized>(claim: &str, expected: &T, fo
     Err(Error::internal(format!("{claim}: expected {expected}, found {found}")))
 }
 
-fn bigints(values: &[i64]) -> ArrayRef {
+pub(super) fn bigints(values: &[i64]) -> ArrayRef {
     Arc::new(Int64Array::from(values.to_vec()))
 }
 
-fn texts(values: &[&str]) -> ArrayRef {
+pub(super) fn texts(values: &[&str]) -> ArrayRef {
     Arc::new(StringViewArray::from_iter_values(values))
 }
 

@@ -6,8 +6,14 @@
 
 pub mod breaker;
 pub mod contract;
+mod contract_keyed;
+pub mod document;
 pub mod file;
 pub mod full;
+pub mod http;
+mod http_connection;
+mod http_hosts;
+mod http_request;
 pub mod limit;
 mod memory_index;
 mod memory_table;
@@ -24,14 +30,17 @@ mod postgres_connection;
 mod postgres_decode;
 mod postgres_encode;
 mod postgres_filter;
+mod postgres_listen;
 mod postgres_numeric;
 mod postgres_scan;
 mod postgres_schema;
 mod postgres_tls;
+mod postgres_trigger;
 pub mod simulated;
 mod simulated_chance;
 mod size;
 mod sql_filter;
+pub mod template;
 #[cfg(test)]
 mod told;
 
@@ -127,6 +136,14 @@ pub trait DeclaredTable: Debug + Send + Sync {
 
     /// The store as users see it, without a secret.
     fn shown(&self) -> String;
+
+    /// The statements by which the store's owner has it tell of changes.
+    ///
+    /// # Errors
+    /// 0A000 where there are none; as [`DeclaredTable::connect`] otherwise.
+    async fn trigger(&self) -> Result<String, StoreError> {
+        Err(Error::unsupported("only a table of PostgreSQL has a trigger that tells of changes").into())
+    }
 }
 
 /// A `[lookup.X]` over a connection to a database, as the catalog has it.
@@ -230,6 +247,8 @@ pub enum StoreError {
     Unavailable { message: String },
     /// It answered with an error of its own. `sqlstate` where the store has such.
     Failed { message: String, sqlstate: Option<String> },
+    /// It answered with an error of its own that is about a key of the request, which `message` names.
+    KeyRefused { message: String },
     /// A value that Arrow cannot hold, or something wrong with the request: the error as the client gets it.
     Invalid(Error),
     /// The answer has more bytes than [`LookupRequest::max_answer_bytes`].
@@ -255,6 +274,7 @@ impl StoreError {
                 state => ["08", "40", "53", "57"].iter().any(|class| state.starts_with(class)),
             },
             StoreError::Failed { sqlstate: None, .. }
+            | StoreError::KeyRefused { .. }
             | StoreError::Invalid(_)
             | StoreError::TooLarge { .. }
             | StoreError::BreakerOpen { .. } => false,
@@ -266,7 +286,7 @@ impl StoreError {
         match self {
             StoreError::Failed { sqlstate, .. } => sqlstate.as_ref().is_some_and(|state| state.starts_with("22")),
             StoreError::Invalid(error) => error.code().sqlstate().starts_with("22"),
-            StoreError::TooLarge { .. } => true,
+            StoreError::KeyRefused { .. } | StoreError::TooLarge { .. } => true,
             StoreError::Unavailable { .. } | StoreError::BreakerOpen { .. } => false,
         }
     }
@@ -291,7 +311,7 @@ impl StoreError {
                 format!("lookup in \"{table}\" failed: the rows of one key exceed max_answer_bytes ({max_answer_bytes} bytes)"),
             )
             .with_hint("Raise max_answer_bytes of the lookup table, or ask for fewer columns."),
-            StoreError::BreakerOpen { message } => {
+            StoreError::KeyRefused { message } | StoreError::BreakerOpen { message } => {
                 Error::new(Code::StoreFailed, format!("lookup in \"{table}\" failed: {message}"))
             }
         }

@@ -18,8 +18,8 @@ use datafusion::logical_expr::Expr;
 use mysql_async::{Row, Value};
 
 use super::mysql_column::MysqlColumn;
-pub use super::mysql_connection::{MysqlConfig, MysqlConnection};
 use super::mysql_connection::RowSink;
+pub use super::mysql_connection::{MysqlConfig, MysqlConnection};
 use super::mysql_decode::{Cells, ColumnDecoder};
 use super::mysql_filter::MysqlDialect;
 use super::mysql_keys::{Keys, to_json};
@@ -27,9 +27,7 @@ use super::mysql_scan::{self, ScanDecoder};
 use super::mysql_schema::{Index, Relation, read_columns, read_indexes, read_relation};
 use super::size::{AnswerRoom, POSITION_BYTES};
 use super::sql_filter::{can_filter, where_clause};
-use super::{
-    Answer, DeclaredTable, KeyEquality, LookupRequest, RowBatches, ScanRequest, SqlTable, Store, StoreError,
-};
+use super::{Answer, DeclaredTable, KeyEquality, LookupRequest, RowBatches, ScanRequest, SqlTable, Store, StoreError};
 use crate::error::{Error, Result};
 
 /// What a request has beside its keys, at most.
@@ -256,7 +254,8 @@ impl AnswerDecoder {
                 Some(Some(Value::UInt(ordinality))) => Some(*ordinality),
                 _ => None,
             };
-            let ordinality = ordinality.ok_or_else(|| Error::internal("the store's answer lacks a row's ordinality"))?;
+            let ordinality =
+                ordinality.ok_or_else(|| Error::internal("the store's answer lacks a row's ordinality"))?;
             self.ordinalities.push(ordinality);
         }
         let mut bytes = rows.len() as u64 * POSITION_BYTES;

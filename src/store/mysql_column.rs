@@ -89,7 +89,8 @@ impl StoredColumn {
             (None, None) => return Err(self.unsupported()),
         };
         if let PgType::Array(_) = pg_type {
-            let message = format!("column \"{}\" has the type {}, which cannot be read as {pg_type}", self.name, self.declared);
+            let message =
+                format!("column \"{}\" has the type {}, which cannot be read as {pg_type}", self.name, self.declared);
             return Err(Error::unsupported(message));
         }
         let is_own = own.as_ref() == Some(&pg_type);
@@ -184,7 +185,9 @@ impl StoredColumn {
     fn number_form(&self, own: &PgType, wanted: &PgType) -> KeyForm {
         match (own, wanted) {
             (_, _) if self.data_type == "year" => KeyForm::Year,
-            (PgType::Numeric { .. }, PgType::Numeric { scale: 0, .. }) if self.data_type == "bigint" => KeyForm::Unsigned,
+            (PgType::Numeric { .. }, PgType::Numeric { scale: 0, .. }) if self.data_type == "bigint" => {
+                KeyForm::Unsigned
+            }
             (_, PgType::Numeric { scale, .. }) => KeyForm::Decimal { scale: *scale },
             (_, _) => KeyForm::Signed,
         }
@@ -207,9 +210,9 @@ impl StoredColumn {
                     _ => format!("its type in the store, {}, does not compare with {pg_type}", self.declared),
                 },
             },
-            Some(KeyForm::Text { collation, .. }) if !is_by_bytes(collation) => KeyEquality::OfStore {
-                reason: format!("its collation {collation} holds different texts for equal"),
-            },
+            Some(KeyForm::Text { collation, .. }) if !is_by_bytes(collation) => {
+                KeyEquality::OfStore { reason: format!("its collation {collation} holds different texts for equal") }
+            }
             Some(KeyForm::Native) if *pg_type == PgType::Text => {
                 KeyEquality::OfStore { reason: format!("its type {} has an equality of its own", self.declared) }
             }

@@ -3,7 +3,6 @@
 //! The pool is our own and not the driver's: a connection whose request was given up is killed at the server and closed,
 //! never drained, and keeps its place until then.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::num::NonZeroUsize;
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, IoError, Opts, OptsBuilder, Params, PathOrBuf, Row, ServerError, SslOpts, Value};
+use mysql_async::{Conn, DriverError, IoError, Opts, OptsBuilder, Params, Row, ServerError, SslOpts, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
@@ -85,7 +84,7 @@ impl MysqlConfig {
             SslMode::Disable => builder,
             SslMode::VerifyFull => {
                 let certificates = trusted_certificates(self.sslrootcert.as_deref())?.into_iter();
-                let certificates = certificates.map(|certificate| PathOrBuf::Buf(Cow::Owned(certificate.to_vec())));
+                let certificates = certificates.map(|certificate| certificate.to_vec().into());
                 builder.ssl_opts(
                     SslOpts::default().with_root_certs(certificates.collect()).with_disable_built_in_roots(true),
                 )
@@ -238,7 +237,10 @@ impl fmt::Display for MysqlConnection {
 
 impl fmt::Debug for MysqlConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MysqlConnection").field("name", &self.name).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("MysqlConnection")
+            .field("name", &self.name)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 

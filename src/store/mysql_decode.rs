@@ -120,7 +120,9 @@ impl ColumnDecoder {
                 Stored::Bytes(bytes) => Ok(Value::Text(Cow::Borrowed(without_zero(utf8(bytes)?)?))),
                 _ => Err(unexpected(stored)),
             },
-            PgType::Uuid | PgType::Interval | PgType::Name | PgType::Char | PgType::Oid | PgType::Array(_) => self.text(stored),
+            PgType::Uuid | PgType::Interval | PgType::Name | PgType::Char | PgType::Oid | PgType::Array(_) => {
+                self.text(stored)
+            }
         }
     }
 
@@ -145,7 +147,8 @@ impl ColumnDecoder {
                 let behind = text.split_once('.').map_or("", |(_, behind)| behind.trim_end_matches('0'));
                 // PostgreSQL's input would round.
                 if i64::try_from(behind.len()).is_ok_and(|digits| digits > i64::from(scale)) {
-                    let message = format!("a value with more digits behind the point, which {} cannot hold", self.pg_type);
+                    let message =
+                        format!("a value with more digits behind the point, which {} cannot hold", self.pg_type);
                     return Err(ValueError { code: Code::NumericOutOfRange, message });
                 }
                 self.text(stored)
@@ -168,13 +171,15 @@ fn integer<T: TryFrom<i64> + TryFrom<u64>>(stored: &Stored, type_name: &str) -> 
     let converted = match stored {
         Stored::Int(value) => T::try_from(*value).ok(),
         Stored::UInt(value) => T::try_from(*value).ok(),
-        Stored::Bytes(bytes) => match std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse::<i64>().ok()) {
-            Some(value) => T::try_from(value).ok(),
-            None => {
-                let message = format!("a value that is no {type_name}");
-                return Err(ValueError { code: Code::InvalidTextRepresentation, message });
+        Stored::Bytes(bytes) => {
+            match std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse::<i64>().ok()) {
+                Some(value) => T::try_from(value).ok(),
+                None => {
+                    let message = format!("a value that is no {type_name}");
+                    return Err(ValueError { code: Code::InvalidTextRepresentation, message });
+                }
             }
-        },
+        }
         _ => return Err(unexpected(stored)),
     };
     converted.ok_or_else(|| ValueError {
@@ -212,7 +217,10 @@ fn unexpected(stored: &Stored) -> ValueError {
         Stored::Date(..) => "a date",
         Stored::Time(..) => "a time",
     };
-    ValueError { code: Code::DatatypeMismatch, message: format!("{kind}, and did not when it was read: restart the server to read the table's columns again") }
+    ValueError {
+        code: Code::DatatypeMismatch,
+        message: format!("{kind}, and did not when it was read: restart the server to read the table's columns again"),
+    }
 }
 
 fn out_of_range(what: &str) -> ValueError {
@@ -224,7 +232,8 @@ fn days(year: u16, month: u8, day: u8) -> Result<i32, ValueError> {
     let date = NaiveDate::from_ymd_opt(i32::from(year), u32::from(month), u32::from(day));
     // The server's calendar has a year 0 and, if it is told so, days that are none.
     let date = date.filter(|_| year > 0);
-    date.map(|date| date.to_epoch_days()).ok_or_else(|| out_of_range(&format!("the date {year:04}-{month:02}-{day:02}")))
+    date.map(|date| date.to_epoch_days())
+        .ok_or_else(|| out_of_range(&format!("the date {year:04}-{month:02}-{day:02}")))
 }
 
 /// Microseconds since 1970-01-01 00:00.
@@ -261,17 +270,30 @@ mod tests {
         assert_eq!(error(PgType::Date, zero.clone()), expected);
         assert_eq!(error(PgType::Timestamp, zero), expected);
         let late = Stored::Time(false, 1, 2, 3, 4, 5);
-        assert_eq!(error(PgType::Time, late), "22008 column \"c\" holds the time 26:03:04, which cannot be represented");
+        assert_eq!(
+            error(PgType::Time, late),
+            "22008 column \"c\" holds the time 26:03:04, which cannot be represented"
+        );
         let early = Stored::Time(true, 0, 0, 0, 1, 0);
-        assert_eq!(error(PgType::Time, early), "22008 column \"c\" holds the time -00:00:01, which cannot be represented");
+        assert_eq!(
+            error(PgType::Time, early),
+            "22008 column \"c\" holds the time -00:00:01, which cannot be represented"
+        );
         let price = PgType::Numeric { precision: 9, scale: 2 };
         let fine = Stored::Bytes(b"1.005".to_vec());
-        let expected = "22003 column \"c\" holds a value with more digits behind the point, which numeric(9,2) cannot hold";
+        let expected =
+            "22003 column \"c\" holds a value with more digits behind the point, which numeric(9,2) cannot hold";
         assert_eq!(error(price, fine), expected);
         let zero_byte = Stored::Bytes(b"a\0b".to_vec());
-        assert_eq!(error(PgType::Text, zero_byte), "22021 column \"c\" holds text with a zero byte, which text cannot hold");
+        assert_eq!(
+            error(PgType::Text, zero_byte),
+            "22021 column \"c\" holds text with a zero byte, which text cannot hold"
+        );
         assert_eq!(error(PgType::Bool, Stored::Int(5)), "22P02 column \"c\" holds 5, which is no boolean");
-        assert_eq!(error(PgType::Int2, Stored::Int(70_000)), "22003 column \"c\" holds a value that is out of range for type smallint");
+        assert_eq!(
+            error(PgType::Int2, Stored::Int(70_000)),
+            "22003 column \"c\" holds a value that is out of range for type smallint"
+        );
     }
 
     #[test]

@@ -66,7 +66,9 @@ impl Keys<'_> {
                 digits.and_then(|digits| digits.parse::<u64>().ok()).map(|value| number(json, value))
             }
             KeyForm::Decimal { .. } => self.decimal(row).map(|digits| quoted(json, &digits)),
-            KeyForm::Float => self.float(row).filter(|value| value.is_finite()).map(|value| quoted(json, &format!("{value:e}"))),
+            KeyForm::Float => {
+                self.float(row).filter(|value| value.is_finite()).map(|value| quoted(json, &format!("{value:e}")))
+            }
             KeyForm::Text { .. } | KeyForm::Native => {
                 let text = self.values.as_string_view().value(row);
                 return if text.contains('\0') { Ok(None) } else { string(json, text).map(Some) };
@@ -92,7 +94,8 @@ impl Keys<'_> {
             }
             KeyForm::Moment => {
                 let micros = self.values.as_primitive::<arrow::TimestampMicrosecondType>().value(row);
-                let moment = DateTime::from_timestamp_micros(micros).filter(|moment| (1..=9999).contains(&moment.year()));
+                let moment =
+                    DateTime::from_timestamp_micros(micros).filter(|moment| (1..=9999).contains(&moment.year()));
                 moment.map(|moment| quoted(json, &moment.format("%Y-%m-%d %H:%M:%S%.6f").to_string()))
             }
         })
@@ -135,7 +138,10 @@ impl Keys<'_> {
             (PgType::Uuid, _) => {
                 let text = self.values.as_string_view().value(row);
                 let uuid = Uuid::try_parse(text).map_err(|_| {
-                    Error::new(Code::InvalidTextRepresentation, format!("invalid input syntax for type uuid: \"{text}\""))
+                    Error::new(
+                        Code::InvalidTextRepresentation,
+                        format!("invalid input syntax for type uuid: \"{text}\""),
+                    )
                 })?;
                 Ok(uuid.as_bytes().to_vec())
             }

@@ -186,8 +186,9 @@ impl Relation {
 /// The database, if it is named, and the table.
 fn split_name(name: &str) -> Result<(Option<String>, String)> {
     let malformed = || {
-        Error::new(Code::SyntaxError, format!("\"{name}\" is not the name of a table"))
-            .with_hint("Write customers or erp.customers, and backquotes around what is not a word: `erp`.`old customers`.")
+        Error::new(Code::SyntaxError, format!("\"{name}\" is not the name of a table")).with_hint(
+            "Write customers or erp.customers, and backquotes around what is not a word: `erp`.`old customers`.",
+        )
     };
     let mut parts = Vec::new();
     let mut rest = name.trim();

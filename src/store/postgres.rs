@@ -3,7 +3,8 @@
 //! One request is one statement with the distinct keys as array parameters. PostgreSQL compares keys with rows, by
 //! the column's own `=`; which key a row belongs to is told by the key's ordinality, never by its value.
 //! The rest stands in `postgres_connection.rs` (pool, cancel, errors), `postgres_schema.rs` (columns and how to
-//! compare them), `sql_filter.rs` and `postgres_filter.rs` (conditions), `postgres_encode.rs` and `postgres_decode.rs` (values).
+//! compare them), `sql_filter.rs` and `postgres_filter.rs` (conditions), `postgres_encode.rs` and `postgres_decode.rs` (values),
+//! `postgres_listen.rs` and `postgres_trigger.rs` (changes).
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,34 +20,48 @@ pub use super::postgres_connection::{PostgresConfig, PostgresConnection};
 use super::postgres_decode::{ColumnDecoder, bigint, cells};
 use super::postgres_encode::Parameter;
 use super::postgres_filter::PostgresDialect;
+use super::postgres_listen::Listener;
 use super::postgres_scan::{self, ScanDecoder};
 use super::postgres_schema::{
     PostgresColumn, Relation, RelationKind, get, quote_identifier, read_columns, read_relation,
 };
 pub use super::postgres_tls::SslMode;
+use super::postgres_trigger;
 use super::size::{AnswerRoom, POSITION_BYTES};
 use super::sql_filter::{can_filter, where_clause};
 use super::{
-    Answer, DeclaredTable, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, SqlTable, Store,
+    Answer, Changes, DeclaredTable, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, SqlTable, Store,
     StoreError,
 };
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// A table whose columns have not been read yet.
 #[derive(Debug)]
 pub struct PostgresDeclared {
     pub connection: Arc<PostgresConnection>,
     pub table: SqlTable,
+    /// The channel on which changes are told.
+    pub listen: Option<String>,
 }
 
 #[async_trait]
 impl DeclaredTable for PostgresDeclared {
     async fn connect(&self) -> Result<Arc<dyn Store>, StoreError> {
-        Ok(Arc::new(PostgresStore::connect(Arc::clone(&self.connection), &self.table).await?))
+        let store = PostgresStore::connect(Arc::clone(&self.connection), &self.table).await?;
+        Ok(Arc::new(store.listening(self.listen.clone())))
     }
 
     fn shown(&self) -> String {
         format!("postgres {} at {}", self.table.table, self.connection)
+    }
+
+    async fn trigger(&self) -> Result<String, StoreError> {
+        let Some(channel) = &self.listen else {
+            let error = Error::new(Code::InvalidParameterValue, "the lookup table names no channel to tell changes on");
+            return Err(error.with_hint("Write listen = \"…\" into its cache section.").into());
+        };
+        let store = PostgresStore::connect(Arc::clone(&self.connection), &self.table).await?;
+        Ok(store.trigger(channel)?)
     }
 }
 
@@ -54,6 +69,8 @@ impl DeclaredTable for PostgresDeclared {
 #[derive(Debug)]
 pub struct PostgresStore {
     connection: Arc<PostgresConnection>,
+    /// Schema and name.
+    name: (String, String),
     /// Quoted, with its schema.
     relation: String,
     kind: RelationKind,
@@ -61,6 +78,7 @@ pub struct PostgresStore {
     /// Positions in `columns`; empty unless there is one and all of it is exposed.
     primary_key: Vec<usize>,
     schema: SchemaRef,
+    listen: Option<String>,
 }
 
 /// An index's columns: those that its order begins with first.
@@ -103,7 +121,37 @@ impl PostgresStore {
         let schema_ref = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let relation = format!("{}.{}", quote_identifier(&schema), quote_identifier(&name));
         let primary_key = primary_key(&connection, &relation, &columns).await?;
-        Ok(PostgresStore { connection, relation, kind, columns, primary_key, schema: schema_ref })
+        Ok(PostgresStore {
+            connection,
+            name: (schema, name),
+            relation,
+            kind,
+            columns,
+            primary_key,
+            schema: schema_ref,
+            listen: None,
+        })
+    }
+
+    /// The same store, which tells of the changes that it hears of on `channel`.
+    pub fn listening(self, channel: Option<String>) -> Self {
+        PostgresStore { listen: channel, ..self }
+    }
+
+    /// The statements that make a trigger which tells of changes on `channel`.
+    ///
+    /// # Errors
+    /// 0A000 for what can have no such trigger: a view, a foreign table.
+    pub fn trigger(&self, channel: &str) -> Result<String> {
+        if self.kind != RelationKind::Table {
+            return Err(Error::unsupported(format!(
+                "{} is not a table, so no trigger can tell of changes",
+                self.relation
+            ))
+            .with_hint(format!("Let triggers of the tables behind it run NOTIFY {}.", quote_identifier(channel))));
+        }
+        let key = self.primary_key.iter().map(|&position| self.columns[position].name.as_str()).collect::<Vec<_>>();
+        Ok(postgres_trigger::statements((&self.name.0, &self.name.1), channel, &key))
     }
 
     /// Whether an index helps to find rows by these columns (positions in the schema): one that leads with them, in any
@@ -194,6 +242,12 @@ impl Store for PostgresStore {
             }
         }
         Ok(Some(indexed))
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        let channel = self.listen.clone()?;
+        let key = self.primary_key.clone();
+        Some(Listener::new(Arc::clone(&self.connection), channel, &self.schema, key).changes())
     }
 
     fn can_filter(&self, filter: &Expr) -> bool {

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
-use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::Host;
-use tokio_postgres::{Client, Config, NoTls, Row, RowStream};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, RowStream};
 use tokio_util::task::TaskTracker;
 
 use super::StoreError;
@@ -64,6 +66,8 @@ impl fmt::Debug for PostgresConfig {
 pub struct PostgresConnection {
     name: String,
     target: String,
+    /// For connections that are not the pool's.
+    config: Config,
     pool: Pool,
     tls: Tls,
     prepare: bool,
@@ -103,14 +107,14 @@ impl PostgresConnection {
         let tasks = TaskTracker::new();
         let connector = Connector { tls: tls.clone(), tasks: tasks.clone() };
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let pool = Pool::builder(Manager::from_connect(pg_config, connector, manager_config))
+        let pool = Pool::builder(Manager::from_connect(pg_config.clone(), connector, manager_config))
             .max_size(config.max_connections)
             // The driver's own limit ends with the TCP handshake; a frozen server accepts and says nothing.
             .create_timeout(Some(connect_timeout))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Error::internal(format!("connection \"{name}\": {error}")))?;
-        Ok(Arc::new(PostgresConnection { name, target, pool, tls, prepare: config.prepare, tasks }))
+        Ok(Arc::new(PostgresConnection { name, target, config: pg_config, pool, tls, prepare: config.prepare, tasks }))
     }
 
     /// The catalog's name of it.
@@ -177,6 +181,23 @@ impl PostgresConnection {
         }
     }
 
+    /// A connection beside the pool's, for what comes unasked: it lives while its messages are polled.
+    pub(super) async fn connect_alone(&self) -> Result<(Client, Messages), StoreError> {
+        let connecting = async {
+            match &self.tls {
+                Tls::Off => self.config.connect(NoTls).await.map(|(client, driver)| (client, messages(driver))),
+                Tls::Rustls(tls) => {
+                    self.config.connect(tls.clone()).await.map(|(client, driver)| (client, messages(driver)))
+                }
+            }
+        };
+        let limit = *self.config.get_connect_timeout().unwrap_or(&CONNECT_TIMEOUT);
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => connected.map_err(|error| self.unavailable(describe(&error))),
+            Err(_) => Err(self.unavailable("no answer in time".to_string())),
+        }
+    }
+
     /// Closes the connections that lie idle.
     pub(super) fn forget_idle(&self) {
         self.pool.retain(|_, _| false);
@@ -228,6 +249,17 @@ impl fmt::Debug for PostgresConnection {
             .field("target", &self.target)
             .finish_non_exhaustive()
     }
+}
+
+/// What a server says unasked, until the connection ends.
+pub(super) type Messages = BoxStream<'static, Result<AsyncMessage, tokio_postgres::Error>>;
+
+fn messages<S, T>(mut driver: tokio_postgres::Connection<S, T>) -> Messages
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    futures::stream::poll_fn(move |context| driver.poll_message(context)).boxed()
 }
 
 /// Why a request on a connection had no answer.
@@ -379,7 +411,7 @@ fn source_is_io(error: &tokio_postgres::Error) -> bool {
 }
 
 /// The cause in the server's or the system's words; neither knows the password.
-fn describe(error: &tokio_postgres::Error) -> String {
+pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), std::error::Error::source(error)) {
         (Some(answer), _) => answer.message().to_string(),
         (None, Some(source)) => source.to_string(),

@@ -32,13 +32,7 @@ impl Tls {
         if sslmode == SslMode::Disable {
             return Ok(Tls::Off);
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::internal(format!("TLS cannot be set up: {error}")))?
-            .with_root_certificates(roots(sslrootcert)?)
-            .with_no_client_auth();
-        Ok(Tls::Rustls(MakeRustlsConnect::new(config)))
+        Ok(Tls::Rustls(MakeRustlsConnect::new(client_tls(sslrootcert)?)))
     }
 
     /// Asks the server to stop what `token` stands for, over a connection as safe as the first.
@@ -48,6 +42,15 @@ impl Tls {
             Tls::Rustls(tls) => token.cancel_query(tls.clone()).await,
         }
     }
+}
+
+/// TLS with everything verified; `sslrootcert` holds the certificates to trust instead of the system's.
+pub(super) fn client_tls(sslrootcert: Option<&Path>) -> Result<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::internal(format!("TLS cannot be set up: {error}")))?;
+    Ok(builder.with_root_certificates(roots(sslrootcert)?).with_no_client_auth())
 }
 
 /// The certificates to trust.
