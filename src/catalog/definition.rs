@@ -12,6 +12,7 @@ use crate::pg_type::PgType;
 pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
 pub use crate::store::http::{HttpConfig, HttpTable};
+pub use crate::store::mysql::MysqlConfig;
 pub use crate::store::postgres::SslMode;
 pub use crate::store::redis::{RedisConfig, RedisTable};
 pub use crate::store::simulated::SimulatedConfig;
@@ -125,6 +126,7 @@ pub enum LookupKind {
     Postgres(SqlTable),
     Sqlite(SqlTable),
     Redis(RedisTable),
+    Mysql(SqlTable),
     Http(HttpTable),
     File {
         data: FileData,
@@ -149,6 +151,7 @@ pub enum ConnectionKind {
     Postgres(PostgresConnection),
     Sqlite(SqliteConfig),
     Redis(RedisConfig),
+    Mysql(MysqlConfig),
     Http(HttpConfig),
 }
 

@@ -111,20 +111,24 @@ const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
 const SIMULATED: &[&str] = &["simulated"];
 const SQLITE: &[&str] = &["sqlite"];
-/// Databases that know their tables' columns.
-const SQL: &[&str] = &["postgres", "sqlite"];
-const HTTP: &[&str] = &["http"];
 const REDIS: &[&str] = &["redis"];
-/// Connections to servers with users.
-const LOG_IN: &[&str] = &["postgres", "redis"];
+const HTTP: &[&str] = &["http"];
+/// Servers of databases.
+const DATABASES: &[&str] = &["postgres", "mysql"];
+/// Databases that know their tables' columns.
+const SQL: &[&str] = &["postgres", "mysql", "sqlite"];
+/// Tables that may be loaded whole.
+const LOADED: &[&str] = &["postgres", "mysql", "sqlite"];
 /// Tables whose rows are found by keys alone.
 const BY_KEY: &[&str] = &["redis", "http", "simulated"];
+/// Connections to servers with users.
+const LOG_IN: &[&str] = &["postgres", "mysql", "redis"];
 /// Connections to servers that may speak TLS.
-const SERVERS: &[&str] = &["postgres", "redis", "http"];
-/// Connections that are bounded in number, and hold lookup tables.
-const CONNECTED: &[&str] = &["postgres", "sqlite", "redis", "http"];
+const SERVERS: &[&str] = &["postgres", "mysql", "redis", "http"];
+/// Connections that are bounded in number.
+const CONNECTED: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "sqlite", "redis", "http", "simulated"];
+const STORES: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -155,19 +159,16 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word {
-            now: &["postgres", "sqlite", "redis", "http"],
-            later: &["mysql", "files", "kafka", "simulated"],
-        },
+        Kind::Word { now: &["postgres", "mysql", "sqlite", "redis", "http"], later: &["files", "kafka", "simulated"] },
     ),
     key("connection.X", "url", SERVERS, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
     key("connection.X", "headers", HTTP, Kind::Section),
     key("connection.X", "request_timeout", HTTP, Kind::PositiveDuration),
     key("connection.X", "path", SQLITE, Kind::Path),
-    key("connection.X", "host", POSTGRES, Kind::Text),
-    key("connection.X", "port", POSTGRES, FROM_ONE),
-    key("connection.X", "database", POSTGRES, Kind::Text),
+    key("connection.X", "host", DATABASES, Kind::Text),
+    key("connection.X", "port", DATABASES, FROM_ONE),
+    key("connection.X", "database", DATABASES, Kind::Text),
     key("connection.X", "cluster", REDIS, Kind::TextList),
     key("connection.X", "user", LOG_IN, Kind::Text),
     key("connection.X", "password", LOG_IN, Kind::Secret),
@@ -202,7 +203,7 @@ pub(super) const KEYS: &[Key] = &[
     key("stream.X", "metadata", ALL, Kind::Later),
     key("stream.X", "connection", ALL, Kind::Later),
     key("stream.X", "comment", ALL, Kind::Text),
-    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["mysql", "files"] }),
+    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["files"] }),
     key("lookup.X", "connection", CONNECTED, Kind::Text),
     key("lookup.X", "table", SQL, Kind::Text),
     key("lookup.X", "columns", SQL, Kind::TextList),
@@ -258,7 +259,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.retry", "on_miss", ALL, Kind::Flag),
     key("lookup.X.circuit_breaker", "failures", ALL, FROM_ONE),
     key("lookup.X.circuit_breaker", "open_for", ALL, Kind::PositiveDuration),
-    key("lookup.X.cache", "mode", SQL, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
+    key("lookup.X.cache", "mode", LOADED, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
     key("lookup.X.cache", "mode", BY_KEY, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
     key("lookup.X.cache", "max_rows", STORES, FROM_ONE),
@@ -270,8 +271,8 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
     key("lookup.X.cache", "tracking", REDIS, Kind::Flag),
-    key("lookup.X.cache", "reload_every", SQL, Kind::PositiveDuration),
-    key("lookup.X.cache", "load_timeout", SQL, Kind::PositiveDuration),
+    key("lookup.X.cache", "reload_every", LOADED, Kind::PositiveDuration),
+    key("lookup.X.cache", "load_timeout", LOADED, Kind::PositiveDuration),
 ];
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
         "sqlite" => read_sql_table(section).map(LookupKind::Sqlite),
         "redis" => read_redis_table(section).map(LookupKind::Redis),
+        "mysql" => read_sql_table(section).map(LookupKind::Mysql),
         "http" => read_http_table(section).map(LookupKind::Http),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");

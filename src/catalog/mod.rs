@@ -17,6 +17,7 @@ pub mod file;
 mod http_section;
 mod keys;
 mod lookup_section;
+mod mysql_section;
 mod open;
 mod plain_scan;
 mod point_keys;

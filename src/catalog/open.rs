@@ -27,6 +27,7 @@ use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::push::PushStream;
 use crate::store::file::FileStore;
 use crate::store::http::{HttpConnection, HttpDeclared};
+use crate::store::mysql::{MysqlConnection, MysqlDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
 use crate::store::redis::{RedisConnection, RedisDeclared};
 use crate::store::simulated::SimulatedStore;
@@ -157,6 +158,7 @@ enum Connection {
     Postgres(Arc<PostgresConnection>),
     Sqlite(Arc<SqliteConnection>),
     Redis(Arc<RedisConnection>),
+    Mysql(Arc<MysqlConnection>),
     Http(Arc<HttpConnection>),
 }
 
@@ -174,6 +176,7 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
         }
         ConnectionKind::Sqlite(config) => Ok(Connection::Sqlite(SqliteConnection::try_new(name, &config)?)),
         ConnectionKind::Redis(config) => Ok(Connection::Redis(RedisConnection::try_new(name.to_string(), config)?)),
+        ConnectionKind::Mysql(config) => Ok(Connection::Mysql(MysqlConnection::try_new(name.to_string(), &config)?)),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -202,6 +205,9 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
         }
         (LookupKind::Http(table), Some(Connection::Http(connection))) => {
             (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)
+        }
+        (LookupKind::Mysql(table), Some(Connection::Mysql(connection))) => {
+            (Some(Arc::new(MysqlDeclared { connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::File { data, format, columns }, _) => {
             let declared = (!columns.is_empty()).then(|| schema_of(&columns));

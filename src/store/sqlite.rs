@@ -18,13 +18,14 @@ use rusqlite::types::{Value as Stored, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 use tokio::sync::mpsc;
 
-pub use super::sqlite_connection::SqliteConnection;
 use super::size::{AnswerRoom, POSITION_BYTES};
+pub use super::sqlite_connection::SqliteConnection;
 use super::sqlite_connection::failure;
 use super::sqlite_schema::{SqliteColumn, quote_identifier, read_indexed, read_table};
 use super::sqlite_value::{RowDecoder, stored_keys};
 use super::{
-    Answer, DeclaredTable, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, SqlTable, Store, StoreError,
+    Answer, DeclaredTable, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, SqlTable, Store,
+    StoreError,
 };
 use crate::error::{Error, Result};
 

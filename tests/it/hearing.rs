@@ -96,7 +96,9 @@ async fn requests(client: &Client) -> String {
 async fn whatever_changes_a_row_is_seen_though_the_cache_would_keep_it_for_an_hour() {
     let postgres = PostgresServer::shared();
     postgres
-        .execute("CREATE TABLE heard (id bigint PRIMARY KEY, name text); INSERT INTO heard VALUES (1, 'Ann'), (2, 'Bob')")
+        .execute(
+            "CREATE TABLE heard (id bigint PRIMARY KEY, name text); INSERT INTO heard VALUES (1, 'Ann'), (2, 'Bob')",
+        )
         .await;
     let (_server, client) = start(postgres, "heard").await;
     assert_eq!(find(&client, "1,2,3").await, "Ann,Bob,NULL");
@@ -177,7 +179,9 @@ async fn keys_of_every_type_name_what_has_changed() {
 #[tokio::test]
 async fn a_broken_connection_empties_the_cache_and_is_made_again() {
     let postgres = PostgresServer::start();
-    postgres.execute("CREATE TABLE heard (id bigint PRIMARY KEY, name text); INSERT INTO heard VALUES (1, 'Ann')").await;
+    postgres
+        .execute("CREATE TABLE heard (id bigint PRIMARY KEY, name text); INSERT INTO heard VALUES (1, 'Ann')")
+        .await;
     let (_server, client) = start(&postgres, "heard").await;
     assert_eq!(find(&client, "1").await, "Ann");
     for round in 0..3 {
@@ -209,7 +213,9 @@ pub const KILL_LISTENERS: &str =
 #[tokio::test]
 async fn a_server_that_says_nothing_any_more_is_not_trusted() {
     let postgres = PostgresServer::start();
-    postgres.execute("CREATE TABLE heard (id bigint PRIMARY KEY, name text); INSERT INTO heard VALUES (1, 'Ann')").await;
+    postgres
+        .execute("CREATE TABLE heard (id bigint PRIMARY KEY, name text); INSERT INTO heard VALUES (1, 'Ann')")
+        .await;
     let (_server, client) = start(&postgres, "heard").await;
     postgres.freeze();
     let frozen = tokio::time::timeout(DEADLINE, async {

@@ -46,7 +46,10 @@ async fn no_row_is_older_than_what_was_told() {
     install_trigger(&postgres, &catalog).await;
     let server = Lookaside::start(&format!("{catalog}{stream}")).await;
     let client = server.connect().await;
-    client.simple_query("SELECT c.id FROM (VALUES (1)) AS k (id) LOOKUP JOIN customers c ON c.id = k.id").await.unwrap();
+    client
+        .simple_query("SELECT c.id FROM (VALUES (1)) AS k (id) LOOKUP JOIN customers c ON c.id = k.id")
+        .await
+        .unwrap();
     until_it_listens(&client).await;
 
     let reader = SpawnedTask::spawn(read(server.connect().await));
@@ -76,7 +79,8 @@ async fn no_row_is_older_than_what_was_told() {
 
 /// Rows as they come until the query is cancelled: id, version, and when the row was made, which is before its lookup.
 async fn read(client: Client) -> Vec<(i64, i64, DateTime<Utc>)> {
-    let sql = "SELECT o.customer_id, c.version, o.made_at FROM orders o LOOKUP JOIN customers c ON c.id = o.customer_id";
+    let sql =
+        "SELECT o.customer_id, c.version, o.made_at FROM orders o LOOKUP JOIN customers c ON c.id = o.customer_id";
     let rows = client.query_raw(sql, &[] as &[i64]).await.unwrap();
     futures::pin_mut!(rows);
     let mut all = Vec::new();
@@ -99,11 +103,7 @@ async fn write(postgres: &PostgresServer, writer: i64, count: u64, done: &Atomic
     }
 }
 
-fn report(
-    rows: &[(i64, i64, DateTime<Utc>)],
-    committed: &Committed,
-    counters: &[tokio_postgres::SimpleQueryMessage],
-) {
+fn report(rows: &[(i64, i64, DateTime<Utc>)], committed: &Committed, counters: &[tokio_postgres::SimpleQueryMessage]) {
     // How long before the row was made the first version that it should have had was committed.
     let late = rows.iter().filter_map(|(id, version, made_at)| {
         let newer = committed.get(id)?.iter().find(|(other, _)| other > version)?;
@@ -132,7 +132,9 @@ fn report(
 async fn a_change_is_seen_by_the_next_row() {
     let changes = std::env::var("SOAK_CHANGES").map_or(20, |_| 100);
     let postgres = PostgresServer::start();
-    postgres.execute("CREATE TABLE heard (id bigint PRIMARY KEY, version bigint); INSERT INTO heard VALUES (1, 0)").await;
+    postgres
+        .execute("CREATE TABLE heard (id bigint PRIMARY KEY, version bigint); INSERT INTO heard VALUES (1, 0)")
+        .await;
     let catalog = catalog(&postgres, "heard");
     install_trigger(&postgres, &catalog).await;
     let server = Lookaside::start(&catalog).await;

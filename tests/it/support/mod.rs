@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod lookaside;
+pub mod mariadb;
 pub mod postgres;
 pub mod process;
 pub mod raw;
