@@ -179,6 +179,7 @@ fn in_answer(error: StoreError, shown: &str) -> StoreError {
         StoreError::Invalid(error) => StoreError::Invalid(error.with_context(format!("answer to {shown}"))),
         StoreError::Unavailable { .. }
         | StoreError::Failed { .. }
+        | StoreError::KeyRefused { .. }
         | StoreError::TooLarge { .. }
         | StoreError::BreakerOpen { .. } => error,
     }
