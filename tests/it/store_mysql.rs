@@ -380,8 +380,8 @@ async fn json_is_read_and_types_may_be_other_ones() {
         let answer = store.lookup(&request(&[column], &[0], &[], vec![keys])).await.unwrap();
         assert_eq!(texts(&answer), expected, "column {column}");
     }
-    let error = store.lookup(&request(&[7], &[0], &[], vec![Arc::new(TimestampMicrosecondArray::from(vec![0]))]));
-    let error = error.await.unwrap_err().into_error("special");
+    let asked = request(&[7], &[0], &[], vec![Arc::new(TimestampMicrosecondArray::from(vec![0]))]);
+    let error = store.lookup(&asked).await.unwrap_err().into_error("special");
     assert_eq!(
         (error.sqlstate(), error.message()),
         (

@@ -371,7 +371,7 @@ async fn request_beyond_max_allowed_packet_is_about_its_keys() {
         .await;
     let store = MysqlStore::connect(connection(&server, 1), &table("big")).await.unwrap();
     let keys = |count: usize| {
-        let others = (0..count).map(|i| format!("{i:065536}"));
+        let others = (0..count).map(|i| format!("{i}{}", "y".repeat(65_000)));
         let all = [format!("{}\n", "x".repeat(65_535)), "x".repeat(65_536)].into_iter().chain(others);
         Arc::new(datafusion::arrow::array::StringViewArray::from_iter_values(all)) as _
     };
