@@ -129,7 +129,16 @@ fn every_word_of_the_table_is_accepted_or_refused_as_it_says() {
 #[test]
 fn every_file_in_catalogs_can_be_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("catalogs");
-    for name in ["demo.toml", "postgres.toml", "mysql.toml", "secured.toml", "simulated.toml", "http.toml"] {
+    for name in [
+        "demo.toml",
+        "postgres.toml",
+        "mysql.toml",
+        "sqlite.toml",
+        "redis.toml",
+        "secured.toml",
+        "simulated.toml",
+        "http.toml",
+    ] {
         let path = folder.join(name);
         let text = std::fs::read_to_string(&path).unwrap();
         let catalog = read_text(&[(path, text)], &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
