@@ -8,6 +8,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode as ClientSslMode};
 
 use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SslMode};
+use super::files_section::read_files_connection;
 use super::http_section::read_http_connection;
 use super::problem::{Complaint, nearest};
 use super::reading::Text;
@@ -17,7 +18,7 @@ use super::substitute::without_line_end;
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// The types of connections, as keys name them.
-const TYPES: [(&str, &str); 2] = [("postgres", "postgres"), ("http", "http")];
+const TYPES: [(&str, &str); 3] = [("postgres", "postgres"), ("http", "http"), ("files", "files")];
 
 /// The connections of all files: of wrong ones too, so that one mistake is not reported as two.
 #[derive(Default)]
@@ -65,6 +66,7 @@ fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
     match of {
         "postgres" => read_postgres(section).map(ConnectionKind::Postgres),
         "http" => read_http_connection(section).map(ConnectionKind::Http),
+        "files" => read_files_connection(section).map(ConnectionKind::Files),
         _ => None,
     }
 }

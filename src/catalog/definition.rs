@@ -11,6 +11,7 @@ use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
 pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
+pub use crate::store::files::{FilesConfig, FilesTable};
 pub use crate::store::http::{HttpConfig, HttpTable};
 pub use crate::store::postgres::SslMode;
 pub use crate::store::simulated::SimulatedConfig;
@@ -122,6 +123,7 @@ pub struct LookupDefinition {
 pub enum LookupKind {
     Postgres(SqlTable),
     Http(HttpTable),
+    Files(FilesTable),
     File {
         data: FileData,
         format: FileFormat,
@@ -144,6 +146,7 @@ pub struct ConnectionDefinition {
 pub enum ConnectionKind {
     Postgres(PostgresConnection),
     Http(HttpConfig),
+    Files(FilesConfig),
 }
 
 impl ColumnDefinition {

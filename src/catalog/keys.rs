@@ -111,6 +111,14 @@ const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
 const SIMULATED: &[&str] = &["simulated"];
 const HTTP: &[&str] = &["http"];
+const FILES: &[&str] = &["files"];
+/// Tables in stores that connections lead to.
+const STORED: &[&str] = &["postgres", "http", "files"];
+const OVER_HTTP: &[&str] = &["http", "files"];
+/// Tables that may be held in memory, whole or in part.
+const HELD: &[&str] = &["postgres", "http", "files", "simulated"];
+/// Tables in stores that may be held whole.
+const WHOLE: &[&str] = &["postgres", "files"];
 /// Tables whose rows are found by keys alone.
 const BY_KEY: &[&str] = &["http", "simulated"];
 /// Connections to servers that may speak TLS.
@@ -147,12 +155,23 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres", "http"], later: &["mysql", "redis", "files", "sqlite", "kafka", "simulated"] },
+        Kind::Word { now: &["postgres", "http", "files"], later: &["mysql", "redis", "sqlite", "kafka", "simulated"] },
     ),
-    key("connection.X", "url", SERVERS, Kind::Secret),
+    key("connection.X", "url", STORED, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
     key("connection.X", "headers", HTTP, Kind::Section),
-    key("connection.X", "request_timeout", HTTP, Kind::PositiveDuration),
+    key("connection.X", "request_timeout", OVER_HTTP, Kind::PositiveDuration),
+    key("connection.X", "access_key_id", FILES, Kind::Text),
+    key("connection.X", "secret_access_key", FILES, Kind::Secret),
+    key("connection.X", "session_token", FILES, Kind::Secret),
+    key("connection.X", "region", FILES, Kind::Text),
+    key("connection.X", "endpoint", FILES, Kind::Text),
+    key("connection.X", "path_style", FILES, Kind::Flag),
+    key("connection.X", "service_account", FILES, Kind::Path),
+    key("connection.X", "account", FILES, Kind::Text),
+    key("connection.X", "access_key", FILES, Kind::Secret),
+    key("connection.X", "anonymous", FILES, Kind::Flag),
+    key("connection.X", "allow_http", FILES, Kind::Flag),
     key("connection.X", "host", POSTGRES, Kind::Text),
     key("connection.X", "port", POSTGRES, FROM_ONE),
     key("connection.X", "database", POSTGRES, Kind::Text),
@@ -189,13 +208,8 @@ pub(super) const KEYS: &[Key] = &[
     key("stream.X", "metadata", ALL, Kind::Later),
     key("stream.X", "connection", ALL, Kind::Later),
     key("stream.X", "comment", ALL, Kind::Text),
-    key(
-        "lookup.X",
-        "type",
-        ALL,
-        Kind::Word { now: &["file", "simulated"], later: &["mysql", "redis", "files", "sqlite"] },
-    ),
-    key("lookup.X", "connection", SERVERS, Kind::Text),
+    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["mysql", "redis", "sqlite"] }),
+    key("lookup.X", "connection", STORED, Kind::Text),
     key("lookup.X", "table", POSTGRES, Kind::Text),
     key("lookup.X", "columns", POSTGRES, Kind::TextList),
     key("lookup.X", "types", POSTGRES, Kind::Section),
@@ -206,6 +220,10 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X", "columns", HTTP, Kind::Section),
     key("lookup.X", "requests_at_once", HTTP, FROM_ONE),
     key("lookup.X", "path", FILE, Kind::Path),
+    key("lookup.X", "path", FILES, Kind::Text),
+    key("lookup.X", "format", FILES, Kind::Word { now: &["json", "csv", "parquet"], later: &[] }),
+    key("lookup.X", "columns", FILES, Kind::Section),
+    key("lookup.X", "partitions", FILES, Kind::Section),
     key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
     key("lookup.X", "columns", FILE, Kind::Section),
     key("lookup.X", "key", SIMULATED, Kind::Section),
@@ -250,16 +268,17 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "mode", POSTGRES, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
     key("lookup.X.cache", "mode", BY_KEY, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
-    key("lookup.X.cache", "max_rows", STORES, FROM_ONE),
-    key("lookup.X.cache", "max_bytes", STORES, Kind::Size),
+    key("lookup.X.cache", "mode", FILES, Kind::Word { now: &["full"], later: &[] }),
+    key("lookup.X.cache", "max_rows", HELD, FROM_ONE),
+    key("lookup.X.cache", "max_bytes", HELD, Kind::Size),
     key("lookup.X.cache", "expire_after_write", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "expire_after_access", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "expire_misses_after", STORES, Kind::Duration),
     key("lookup.X.cache", "refresh_after", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
-    key("lookup.X.cache", "reload_every", POSTGRES, Kind::PositiveDuration),
-    key("lookup.X.cache", "load_timeout", POSTGRES, Kind::PositiveDuration),
+    key("lookup.X.cache", "reload_every", WHOLE, Kind::PositiveDuration),
+    key("lookup.X.cache", "load_timeout", WHOLE, Kind::PositiveDuration),
 ];
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::push::PushStream;
 use crate::store::file::FileStore;
+use crate::store::files::{FilesConnection, FilesDeclared};
 use crate::store::http::{HttpConnection, HttpDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
 use crate::store::simulated::SimulatedStore;
@@ -154,6 +155,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 enum Connection {
     Postgres(Arc<PostgresConnection>),
     Http(Arc<HttpConnection>),
+    Files(Arc<FilesConnection>),
 }
 
 fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
@@ -168,6 +170,7 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             };
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
+        ConnectionKind::Files(config) => Ok(Connection::Files(FilesConnection::new(config))),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -186,6 +189,9 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
         }
         (LookupKind::Http(table), Some(Connection::Http(connection))) => {
             (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)
+        }
+        (LookupKind::Files(table), Some(Connection::Files(connection))) => {
+            (Some(Arc::new(FilesDeclared { name, connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::File { data, format, columns }, _) => {
             let declared = (!columns.is_empty()).then(|| schema_of(&columns));

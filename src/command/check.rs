@@ -97,6 +97,7 @@ async fn look(lookup: &Lookup) -> Result<String> {
     let kind = match &lookup.definition().kind {
         LookupKind::Postgres(table) => format!("table {}", table.table),
         LookupKind::Http(table) => table.shown.clone(),
+        LookupKind::Files(table) => format!("files {}", table.pattern),
         LookupKind::File { .. } => "file".to_string(),
         LookupKind::Simulated(config) => {
             let key = config.key.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();

@@ -117,7 +117,9 @@ impl HttpStore {
         let message = HttpMessage { method: Method::GET, url: self.connection.url_of(&target)?, body: None };
         let sent = match message.url.as_str().len() {
             0..=MAX_URL_BYTES => self.connection.send(&message, room).await,
-            bytes => Err(Failure::AboutKeys(format!("cannot be sent: its url has {bytes} bytes, more than {MAX_URL_BYTES}"))),
+            bytes => {
+                Err(Failure::AboutKeys(format!("cannot be sent: its url has {bytes} bytes, more than {MAX_URL_BYTES}")))
+            }
         };
         match sent {
             Ok(HttpAnswer::Json(answer)) => Ok(Some(answer)),
@@ -177,6 +179,7 @@ fn in_answer(error: StoreError, shown: &str) -> StoreError {
         StoreError::Invalid(error) => StoreError::Invalid(error.with_context(format!("answer to {shown}"))),
         StoreError::Unavailable { .. }
         | StoreError::Failed { .. }
+        | StoreError::KeyRefused { .. }
         | StoreError::TooLarge { .. }
         | StoreError::BreakerOpen { .. } => error,
     }

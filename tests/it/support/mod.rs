@@ -1,8 +1,10 @@
 //! What several tests need.
 
 pub mod certificate;
+pub mod http_service;
 pub mod lookaside;
 pub mod postgres;
 pub mod process;
 pub mod raw;
+pub mod s3;
 pub mod script;
