@@ -11,6 +11,7 @@ use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
 pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
+pub use crate::store::files::{FilesConfig, FilesTable};
 pub use crate::store::http::{HttpConfig, HttpTable};
 pub use crate::store::mysql::MysqlConfig;
 pub use crate::store::postgres::SslMode;
@@ -128,6 +129,7 @@ pub enum LookupKind {
     Redis(RedisTable),
     Mysql(SqlTable),
     Http(HttpTable),
+    Files(FilesTable),
     File {
         data: FileData,
         format: FileFormat,
@@ -153,6 +155,7 @@ pub enum ConnectionKind {
     Redis(RedisConfig),
     Mysql(MysqlConfig),
     Http(HttpConfig),
+    Files(FilesConfig),
 }
 
 impl ColumnDefinition {

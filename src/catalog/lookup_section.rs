@@ -3,6 +3,7 @@
 use super::columns::read_types;
 use super::connection_section::Connections;
 use super::definition::{LookupDefinition, LookupKind, SqlTable};
+use super::files_section::read_files_table;
 use super::http_section::read_http_table;
 use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
@@ -74,6 +75,7 @@ fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
         "redis" => read_redis_table(section).map(LookupKind::Redis),
         "mysql" => read_sql_table(section).map(LookupKind::Mysql),
         "http" => read_http_table(section).map(LookupKind::Http),
+        "files" => read_files_table(section).map(LookupKind::Files),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");
             section.complain_of("connection", Complaint::new(message));

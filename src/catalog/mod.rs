@@ -14,6 +14,7 @@ mod connection_section;
 pub mod definition;
 pub mod demo;
 pub mod file;
+mod files_section;
 mod http_section;
 mod keys;
 mod lookup_section;

@@ -26,6 +26,7 @@ use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::push::PushStream;
 use crate::store::file::FileStore;
+use crate::store::files::{FilesConnection, FilesDeclared};
 use crate::store::http::{HttpConnection, HttpDeclared};
 use crate::store::mysql::{MysqlConnection, MysqlDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
@@ -160,6 +161,7 @@ enum Connection {
     Redis(Arc<RedisConnection>),
     Mysql(Arc<MysqlConnection>),
     Http(Arc<HttpConnection>),
+    Files(Arc<FilesConnection>),
 }
 
 fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
@@ -177,6 +179,7 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
         ConnectionKind::Sqlite(config) => Ok(Connection::Sqlite(SqliteConnection::try_new(name, &config)?)),
         ConnectionKind::Redis(config) => Ok(Connection::Redis(RedisConnection::try_new(name.to_string(), config)?)),
         ConnectionKind::Mysql(config) => Ok(Connection::Mysql(MysqlConnection::try_new(name.to_string(), &config)?)),
+        ConnectionKind::Files(config) => Ok(Connection::Files(FilesConnection::new(config))),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -208,6 +211,9 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
         }
         (LookupKind::Mysql(table), Some(Connection::Mysql(connection))) => {
             (Some(Arc::new(MysqlDeclared { connection: Arc::clone(connection), table })), None)
+        }
+        (LookupKind::Files(table), Some(Connection::Files(connection))) => {
+            (Some(Arc::new(FilesDeclared { name, connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::File { data, format, columns }, _) => {
             let declared = (!columns.is_empty()).then(|| schema_of(&columns));

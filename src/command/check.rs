@@ -100,6 +100,7 @@ async fn look(lookup: &Lookup) -> Result<String> {
         }
         LookupKind::Redis(table) => format!("keys {}, each a {}", table.template, table.value.name()),
         LookupKind::Http(table) => table.shown.clone(),
+        LookupKind::Files(table) => format!("files {}", table.pattern),
         LookupKind::File { .. } => "file".to_string(),
         LookupKind::Simulated(config) => {
             let key = config.key.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
