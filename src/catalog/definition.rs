@@ -11,7 +11,9 @@ use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
 pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
+pub use crate::store::files::{FilesConfig, FilesTable};
 pub use crate::store::http::{HttpConfig, HttpTable};
+pub use crate::store::mysql::MysqlConfig;
 pub use crate::store::postgres::SslMode;
 pub use crate::store::redis::{RedisConfig, RedisTable};
 pub use crate::store::simulated::SimulatedConfig;
@@ -123,9 +125,11 @@ pub struct LookupDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum LookupKind {
     Postgres(SqlTable),
-    Redis(RedisTable),
     Sqlite(SqlTable),
+    Redis(RedisTable),
+    Mysql(SqlTable),
     Http(HttpTable),
+    Files(FilesTable),
     File {
         data: FileData,
         format: FileFormat,
@@ -147,9 +151,11 @@ pub struct ConnectionDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConnectionKind {
     Postgres(PostgresConnection),
-    Redis(RedisConfig),
     Sqlite(SqliteConfig),
+    Redis(RedisConfig),
+    Mysql(MysqlConfig),
     Http(HttpConfig),
+    Files(FilesConfig),
 }
 
 impl ColumnDefinition {

@@ -111,20 +111,32 @@ const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
 const SIMULATED: &[&str] = &["simulated"];
 const SQLITE: &[&str] = &["sqlite"];
-/// Databases that know their tables' columns.
-const SQL: &[&str] = &["postgres", "sqlite"];
-const HTTP: &[&str] = &["http"];
 const REDIS: &[&str] = &["redis"];
-/// Connections to servers with users.
-const LOG_IN: &[&str] = &["postgres", "redis"];
+const HTTP: &[&str] = &["http"];
+const FILES: &[&str] = &["files"];
+/// Servers of databases.
+const DATABASES: &[&str] = &["postgres", "mysql"];
+/// Databases that know their tables' columns.
+const SQL: &[&str] = &["postgres", "mysql", "sqlite"];
+/// Tables in stores that connections lead to.
+const STORED: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "files"];
+/// What a url leads to.
+const BY_URL: &[&str] = &["postgres", "mysql", "redis", "http", "files"];
+const OVER_HTTP: &[&str] = &["http", "files"];
+/// Tables that may be held in memory, whole or in part.
+const HELD: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "files", "simulated"];
+/// Tables in stores that may be held whole.
+const WHOLE: &[&str] = &["postgres", "mysql", "sqlite", "files"];
 /// Tables whose rows are found by keys alone.
 const BY_KEY: &[&str] = &["redis", "http", "simulated"];
+/// Connections to servers with users.
+const LOG_IN: &[&str] = &["postgres", "mysql", "redis"];
 /// Connections to servers that may speak TLS.
-const SERVERS: &[&str] = &["postgres", "redis", "http"];
-/// Connections that are bounded in number, and hold lookup tables.
-const CONNECTED: &[&str] = &["postgres", "redis", "sqlite", "http"];
+const SERVERS: &[&str] = &["postgres", "mysql", "redis", "http"];
+/// Connections that are bounded in number.
+const CONNECTED: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "redis", "sqlite", "http", "simulated"];
+const STORES: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -155,16 +167,27 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres", "redis", "sqlite", "http"], later: &["mysql", "files", "kafka", "simulated"] },
+        Kind::Word { now: &["postgres", "mysql", "sqlite", "redis", "http", "files"], later: &["kafka", "simulated"] },
     ),
-    key("connection.X", "url", SERVERS, Kind::Secret),
+    key("connection.X", "url", BY_URL, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
     key("connection.X", "headers", HTTP, Kind::Section),
-    key("connection.X", "request_timeout", HTTP, Kind::PositiveDuration),
+    key("connection.X", "request_timeout", OVER_HTTP, Kind::PositiveDuration),
+    key("connection.X", "access_key_id", FILES, Kind::Text),
+    key("connection.X", "secret_access_key", FILES, Kind::Secret),
+    key("connection.X", "session_token", FILES, Kind::Secret),
+    key("connection.X", "region", FILES, Kind::Text),
+    key("connection.X", "endpoint", FILES, Kind::Text),
+    key("connection.X", "path_style", FILES, Kind::Flag),
+    key("connection.X", "service_account", FILES, Kind::Path),
+    key("connection.X", "account", FILES, Kind::Text),
+    key("connection.X", "access_key", FILES, Kind::Secret),
+    key("connection.X", "anonymous", FILES, Kind::Flag),
+    key("connection.X", "allow_http", FILES, Kind::Flag),
     key("connection.X", "path", SQLITE, Kind::Path),
-    key("connection.X", "host", POSTGRES, Kind::Text),
-    key("connection.X", "port", POSTGRES, FROM_ONE),
-    key("connection.X", "database", POSTGRES, Kind::Text),
+    key("connection.X", "host", DATABASES, Kind::Text),
+    key("connection.X", "port", DATABASES, FROM_ONE),
+    key("connection.X", "database", DATABASES, Kind::Text),
     key("connection.X", "cluster", REDIS, Kind::TextList),
     key("connection.X", "user", LOG_IN, Kind::Text),
     key("connection.X", "password", LOG_IN, Kind::Secret),
@@ -199,8 +222,8 @@ pub(super) const KEYS: &[Key] = &[
     key("stream.X", "metadata", ALL, Kind::Later),
     key("stream.X", "connection", ALL, Kind::Later),
     key("stream.X", "comment", ALL, Kind::Text),
-    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["mysql", "files"] }),
-    key("lookup.X", "connection", CONNECTED, Kind::Text),
+    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &[] }),
+    key("lookup.X", "connection", STORED, Kind::Text),
     key("lookup.X", "table", SQL, Kind::Text),
     key("lookup.X", "columns", SQL, Kind::TextList),
     key("lookup.X", "types", SQL, Kind::Section),
@@ -214,6 +237,10 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X", "columns", HTTP, Kind::Section),
     key("lookup.X", "requests_at_once", HTTP, FROM_ONE),
     key("lookup.X", "path", FILE, Kind::Path),
+    key("lookup.X", "path", FILES, Kind::Text),
+    key("lookup.X", "format", FILES, Kind::Word { now: &["json", "csv", "parquet"], later: &[] }),
+    key("lookup.X", "columns", FILES, Kind::Section),
+    key("lookup.X", "partitions", FILES, Kind::Section),
     key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
     key("lookup.X", "columns", FILE, Kind::Section),
     key("lookup.X", "key", SIMULATED, Kind::Section),
@@ -258,8 +285,9 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "mode", SQL, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
     key("lookup.X.cache", "mode", BY_KEY, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
-    key("lookup.X.cache", "max_rows", STORES, FROM_ONE),
-    key("lookup.X.cache", "max_bytes", STORES, Kind::Size),
+    key("lookup.X.cache", "mode", FILES, Kind::Word { now: &["full"], later: &[] }),
+    key("lookup.X.cache", "max_rows", HELD, FROM_ONE),
+    key("lookup.X.cache", "max_bytes", HELD, Kind::Size),
     key("lookup.X.cache", "expire_after_write", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "expire_after_access", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "expire_misses_after", STORES, Kind::Duration),
@@ -267,8 +295,8 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
     key("lookup.X.cache", "tracking", REDIS, Kind::Flag),
-    key("lookup.X.cache", "reload_every", SQL, Kind::PositiveDuration),
-    key("lookup.X.cache", "load_timeout", SQL, Kind::PositiveDuration),
+    key("lookup.X.cache", "reload_every", WHOLE, Kind::PositiveDuration),
+    key("lookup.X.cache", "load_timeout", WHOLE, Kind::PositiveDuration),
 ];
 
 #[cfg(test)]

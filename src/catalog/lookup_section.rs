@@ -3,6 +3,7 @@
 use super::columns::read_types;
 use super::connection_section::Connections;
 use super::definition::{LookupDefinition, LookupKind, SqlTable};
+use super::files_section::read_files_table;
 use super::http_section::read_http_table;
 use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
@@ -70,9 +71,11 @@ pub(super) fn read_lookup(name: &str, section: &Section, connections: &Connectio
 fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
     match of {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
-        "redis" => read_redis_table(section).map(LookupKind::Redis),
         "sqlite" => read_sql_table(section).map(LookupKind::Sqlite),
+        "redis" => read_redis_table(section).map(LookupKind::Redis),
+        "mysql" => read_sql_table(section).map(LookupKind::Mysql),
         "http" => read_http_table(section).map(LookupKind::Http),
+        "files" => read_files_table(section).map(LookupKind::Files),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");
             section.complain_of("connection", Complaint::new(message));

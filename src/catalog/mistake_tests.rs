@@ -57,7 +57,7 @@ fn keys_of_another_type_say_which() {
     );
     assert_problem(
         &customers("format = \"csv\""),
-        "3:1: \"format\" in [lookup.customers] does not go with type \"postgres\" (hint: It goes with type \"file\".)",
+        "3:1: \"format\" in [lookup.customers] does not go with type \"postgres\" (hint: It goes with type \"file\" or \"files\".)",
     );
 }
 
@@ -75,7 +75,7 @@ fn what_later_versions_bring_is_refused() {
         ),
         (
             "[connection.c]\ntype = \"redis\"\ncluster = []".to_string(),
-            "2:8: type = \"redis\" in [connection.c] is not available yet (hint: It may be \"postgres\" or \"http\".)",
+            "2:8: type = \"redis\" in [connection.c] is not available yet (hint: It may be \"postgres\", \"http\" or \"files\".)",
         ),
         (
             shop("host = \"db\"\nsslmode = \"require\""),
@@ -395,7 +395,7 @@ fn simulated_tables_say_what_is_wrong_with_them() {
         ),
         (
             "path = \"x\"",
-            "3:1: \"path\" in [lookup.made] does not go with type \"simulated\" (hint: It goes with type \"file\".)".to_string(),
+            "3:1: \"path\" in [lookup.made] does not go with type \"simulated\" (hint: It goes with type \"file\" or \"files\".)".to_string(),
         ),
     ] {
         assert_problem(&simulated(lines), &expected);

@@ -11,6 +11,9 @@ use crate::lookup::policy::{
 };
 use crate::quantity::show_duration;
 
+/// How often files are looked at for changes, unless the catalog says otherwise.
+const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(30);
+
 /// Reads the policy of a lookup table; its cache has been read already.
 pub(super) fn read_policy(section: &Section, cache: CachePolicy) -> LookupPolicy {
     let default = LookupPolicy::default();
@@ -94,24 +97,37 @@ const KEYS_OF_MODES: [(&str, &[Mode]); 11] = [
 
 /// Reads the cache of a table in a store of the type `of`.
 pub(super) fn read_cache(lookup: &Section, of: &'static str) -> CachePolicy {
-    let Some(section) = lookup.section("cache", "lookup.X.cache") else { return CachePolicy::None };
+    let Some(section) = lookup.section("cache", "lookup.X.cache") else { return uncached(of) };
     let section = section.of_type(of);
     section.require("mode");
     let modes = [("none", Mode::None), ("partial", Mode::Partial), ("full", Mode::Full)];
     let is_by_key = matches!(of, "simulated" | "http" | "redis");
-    let offered = if is_by_key { &modes[..2] } else { &modes };
+    let offered = match of {
+        "simulated" | "http" | "redis" => &modes[..2],
+        // And files are found in memory alone.
+        "files" => &modes[2..],
+        _ => &modes[..],
+    };
     if is_by_key && section.is_text("mode", "full") {
         let message = format!("mode = \"full\" in {} does not go with type \"{of}\"", section.title);
         let hint = "What is found by keys alone cannot be loaded whole: write mode = \"partial\".";
         section.complain_of("mode", Complaint::new(message).with_hint(hint));
-        return CachePolicy::None;
+        return uncached(of);
     }
-    let Some(mode) = section.choice("mode", offered) else { return CachePolicy::None };
+    let Some(mode) = section.choice("mode", offered) else { return uncached(of) };
     refuse_keys_of_other_modes(&section, mode, &modes);
     match mode {
         Mode::None => CachePolicy::None,
         Mode::Partial => CachePolicy::Partial(read_partial(&section)),
-        Mode::Full => CachePolicy::Full(read_full(&section)),
+        Mode::Full => CachePolicy::Full(read_full(&section, of)),
+    }
+}
+
+/// What goes without the section.
+fn uncached(of: &str) -> CachePolicy {
+    match of {
+        "files" => CachePolicy::Full(FullCache { reload_every: Some(LOOK_AT_FILES_EVERY), ..FullCache::default() }),
+        _ => CachePolicy::None,
     }
 }
 
@@ -179,9 +195,10 @@ fn refuse_useless_lifetimes(section: &Section, cache: &PartialCache) {
     }
 }
 
-fn read_full(section: &Section) -> FullCache {
+fn read_full(section: &Section, of: &str) -> FullCache {
+    let looked_at = (of == "files").then_some(LOOK_AT_FILES_EVERY);
     FullCache {
-        reload_every: section.duration("reload_every"),
+        reload_every: section.duration("reload_every").or(looked_at),
         load_timeout: section.duration("load_timeout").unwrap_or(FullCache::default().load_timeout),
         max_rows: max_rows(section),
         max_bytes: section.size("max_bytes"),

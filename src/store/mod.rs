@@ -9,6 +9,9 @@ pub mod contract;
 mod contract_keyed;
 pub mod document;
 pub mod file;
+pub mod files;
+mod files_connection;
+mod files_pattern;
 pub mod full;
 pub mod http;
 mod http_connection;
@@ -17,6 +20,14 @@ mod http_request;
 pub mod limit;
 mod memory_index;
 mod memory_table;
+pub mod mysql;
+mod mysql_column;
+mod mysql_connection;
+mod mysql_decode;
+mod mysql_filter;
+mod mysql_keys;
+mod mysql_scan;
+mod mysql_schema;
 pub mod postgres;
 mod postgres_connection;
 mod postgres_decode;
@@ -91,6 +102,12 @@ pub trait Store: Debug + Display + Send + Sync {
     /// The columns (positions in [`Store::schema`]) that lead some index, so that lookups by them do not read the whole
     /// table; `None` where the store needs none, or cannot say.
     async fn indexed_columns(&self) -> Result<Option<Vec<usize>>, StoreError> {
+        Ok(None)
+    }
+
+    /// What tells the table's present contents from others, where the store knows it without reading them: they are read
+    /// again only when it is another.
+    async fn version(&self) -> Result<Option<u64>, StoreError> {
         Ok(None)
     }
 
