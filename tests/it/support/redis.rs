@@ -151,7 +151,7 @@ impl RedisCluster {
     pub fn start() -> RedisCluster {
         let start = |_| {
             let bus = free_port().to_string();
-            let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus];
+            let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "15000", "--cluster-port", &bus];
             RedisServer::start_with(&settings)
         };
         let servers = (0..3).map(start).collect::<Vec<_>>();
@@ -161,6 +161,14 @@ impl RedisCluster {
         let output = create.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("All 16384 slots covered"), "{text}");
+        // Each learns from the others that they agree.
+        let is_ready = |server: &RedisServer| {
+            let mut ask = Command::new(find("redis-cli"));
+            ask.args(["-p", &server.port.to_string(), "CLUSTER", "INFO"]).stdin(Stdio::null());
+            let output = ask.output().unwrap();
+            String::from_utf8_lossy(&output.stdout).contains("cluster_state:ok")
+        };
+        while !servers.iter().all(is_ready) {}
         RedisCluster { servers }
     }
 
