@@ -313,7 +313,7 @@ async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>, Failure> {
 pub fn url_with(base: &Url, target: &str) -> Option<Url> {
     let path = format!("{}{target}", base.path().trim_end_matches('/'));
     let url: Url = format!("{}{path}", base.origin().ascii_serialization()).parse().ok()?;
-    (url[url::Position::BeforePath..] == path).then_some(url)
+    (url.fragment().is_none() && url[url::Position::BeforePath..] == path).then_some(url)
 }
 
 /// An error of the connection or of TLS, told by its innermost cause and without the url.

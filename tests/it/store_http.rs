@@ -152,7 +152,8 @@ async fn contract_holds_with_get_and_post_plain_and_over_tls() {
 async fn a_certificate_of_a_stranger_is_refused() {
     let secured = HttpService::start_at(0, Some(&Certificates::make()), |_| Told::json("{}")).await;
     let mut config = config(&format!("https://localhost:{}", secured.port), &["localhost"]);
-    config.sslrootcert = Some(Certificates::make().path("ca.crt"));
+    let others = Certificates::make();
+    config.sslrootcert = Some(others.path("ca.crt"));
     let error = ask(&store(config, get_table("/rows/{id}", &contract_columns())), 1).await.unwrap_err();
     assert!(error.contains("HV00N") && error.contains("certificate"), "{error}");
     assert!(secured.asked().is_empty());
