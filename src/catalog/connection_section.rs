@@ -7,18 +7,27 @@ use std::path::Path;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode as ClientSslMode};
 
-use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SslMode};
+use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SqliteConfig, SslMode};
 use super::files_section::read_files_connection;
 use super::http_section::read_http_connection;
+use super::mysql_section::read_mysql;
 use super::problem::{Complaint, nearest};
 use super::reading::Text;
+use super::redis_section::read_redis_connection;
 use super::section::Section;
 use super::substitute::without_line_end;
 
-const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+pub(super) const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// The types of connections, as keys name them.
-const TYPES: [(&str, &str); 3] = [("postgres", "postgres"), ("http", "http"), ("files", "files")];
+const TYPES: [(&str, &str); 6] = [
+    ("postgres", "postgres"),
+    ("mysql", "mysql"),
+    ("sqlite", "sqlite"),
+    ("redis", "redis"),
+    ("http", "http"),
+    ("files", "files"),
+];
 
 /// The connections of all files: of wrong ones too, so that one mistake is not reported as two.
 #[derive(Default)]
@@ -65,6 +74,9 @@ impl Connections {
 fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
     match of {
         "postgres" => read_postgres(section).map(ConnectionKind::Postgres),
+        "sqlite" => read_sqlite(section).map(ConnectionKind::Sqlite),
+        "redis" => read_redis_connection(section).map(ConnectionKind::Redis),
+        "mysql" => read_mysql(section).map(ConnectionKind::Mysql),
         "http" => read_http_connection(section).map(ConnectionKind::Http),
         "files" => read_files_connection(section).map(ConnectionKind::Files),
         _ => None,
@@ -74,15 +86,12 @@ fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
 fn read_postgres(section: &Section) -> Option<PostgresConnection> {
     let max_connections = section.count("max_connections").unwrap_or(MAX_CONNECTIONS);
     let prepare = section.flag("prepare").unwrap_or(true);
-    let chosen = section.choice("sslmode", &[("disable", SslMode::Disable), ("verify-full", SslMode::VerifyFull)]);
+    let chosen = read_sslmode(section);
     let sslrootcert = section.path("sslrootcert");
     let config = if section.has("url") { read_url(section) } else { read_parts(section) };
     let mut config = config?;
     let sslmode = chosen.unwrap_or(if is_local(&config) { SslMode::Disable } else { SslMode::VerifyFull });
-    if sslmode == SslMode::Disable && section.has("sslrootcert") {
-        let complaint = Complaint::new(format!("\"sslrootcert\" in {} has no effect without TLS", section.title));
-        section.complain_of("sslrootcert", complaint.with_hint("Write sslmode = \"verify-full\" as well."));
-    }
+    refuse_useless_certificates(section, sslmode);
     // The client's own default would go on in the clear where the server has no TLS.
     config.ssl_mode(match sslmode {
         SslMode::Disable => ClientSslMode::Disable,
@@ -91,13 +100,16 @@ fn read_postgres(section: &Section) -> Option<PostgresConnection> {
     Some(PostgresConnection { config, sslmode, sslrootcert, max_connections, prepare })
 }
 
+fn read_sqlite(section: &Section) -> Option<SqliteConfig> {
+    const SQLITE_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+    section.require("path");
+    let max_connections = section.count("max_connections").unwrap_or(SQLITE_CONNECTIONS).get();
+    Some(SqliteConfig { path: section.path("path")?, max_connections })
+}
+
 /// The `url` key. No complaint shows any part of it, since it may hold a password.
 fn read_url(section: &Section) -> Option<Config> {
-    for key in ["host", "port", "database", "user", "password", "password_file"].into_iter().filter(|k| section.has(k))
-    {
-        let message = format!("\"{key}\" in {} does not go with \"url\"", section.title);
-        section.complain_of(key, Complaint::new(message).with_hint("Write it into the url, or leave the url out."));
-    }
+    refuse_parts_beside_url(section);
     let url = section.text("url")?;
     let complain = |message: &str, hint: &str| {
         let message = format!("\"url\" in {} {message}", section.title);
@@ -125,6 +137,38 @@ fn read_url(section: &Section) -> Option<Config> {
     Some(config)
 }
 
+/// What a url says is not said twice.
+pub(super) fn refuse_parts_beside_url(section: &Section) {
+    for key in ["host", "port", "database", "user", "password", "password_file"].into_iter().filter(|k| section.has(k))
+    {
+        let message = format!("\"{key}\" in {} does not go with \"url\"", section.title);
+        section.complain_of(key, Complaint::new(message).with_hint("Write it into the url, or leave the url out."));
+    }
+}
+
+/// `port`, if it is there and right.
+pub(super) fn read_port(section: &Section) -> Option<u16> {
+    let port = section.whole("port")?;
+    let read = u16::try_from(port).ok();
+    if read.is_none() {
+        section.complain_of("port", Complaint::new(format!("port {port} is beyond 65535")));
+    }
+    read
+}
+
+/// Certificates without TLS would be a mistake of whoever believes that there is TLS.
+pub(super) fn refuse_useless_certificates(section: &Section, sslmode: SslMode) {
+    if sslmode == SslMode::Disable && section.has("sslrootcert") {
+        let complaint = Complaint::new(format!("\"sslrootcert\" in {} has no effect without TLS", section.title));
+        section.complain_of("sslrootcert", complaint.with_hint("Write sslmode = \"verify-full\" as well."));
+    }
+}
+
+/// The `sslmode` key.
+pub(super) fn read_sslmode(section: &Section) -> Option<SslMode> {
+    section.choice("sslmode", &[("disable", SslMode::Disable), ("verify-full", SslMode::VerifyFull)])
+}
+
 /// `host`, `port`, `database`, `user`, `password` or `password_file`.
 fn read_parts(section: &Section) -> Option<Config> {
     let mut config = Config::new();
@@ -133,13 +177,8 @@ fn read_parts(section: &Section) -> Option<Config> {
         section.complain(complaint.with_hint("Write url = \"postgres://USER@HOST:PORT/DATABASE\", or host = \"…\"."));
     }
     let host = section.text("host");
-    if let Some(port) = section.whole("port") {
-        match u16::try_from(port) {
-            Ok(port) => {
-                config.port(port);
-            }
-            Err(_) => section.complain_of("port", Complaint::new(format!("port {port} is beyond 65535"))),
-        }
+    if let Some(port) = read_port(section) {
+        config.port(port);
     }
     if let Some(database) = section.text("database") {
         config.dbname(database.value);
@@ -154,7 +193,8 @@ fn read_parts(section: &Section) -> Option<Config> {
     Some(config)
 }
 
-fn read_password(section: &Section) -> Option<String> {
+/// `password` or `password_file`.
+pub(super) fn read_password(section: &Section) -> Option<String> {
     if section.has("password") && section.has("password_file") {
         let message = format!("\"password_file\" in {} does not go with \"password\"", section.title);
         section.complain_of("password_file", Complaint::new(message));

@@ -110,21 +110,33 @@ const PUSH: &[&str] = &["push"];
 const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
 const SIMULATED: &[&str] = &["simulated"];
+const SQLITE: &[&str] = &["sqlite"];
+const REDIS: &[&str] = &["redis"];
 const HTTP: &[&str] = &["http"];
 const FILES: &[&str] = &["files"];
-/// Tables in stores that connections lead to.
-const STORED: &[&str] = &["postgres", "http", "files"];
 const OVER_HTTP: &[&str] = &["http", "files"];
+/// Servers of databases.
+const DATABASES: &[&str] = &["postgres", "mysql"];
+/// Databases that know their tables' columns.
+const SQL: &[&str] = &["postgres", "mysql", "sqlite"];
+/// Tables that may be loaded whole.
+const LOADED: &[&str] = &["postgres", "mysql", "sqlite", "files"];
+/// Connections that a url may lead to.
+const WITH_URL: &[&str] = &["postgres", "mysql", "redis", "http", "files"];
+/// Tables in stores that connections lead to.
+const STORED: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "files"];
 /// Tables that may be held in memory, whole or in part.
-const HELD: &[&str] = &["postgres", "http", "files", "simulated"];
-/// Tables in stores that may be held whole.
-const WHOLE: &[&str] = &["postgres", "files"];
+const HELD: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "files", "simulated"];
 /// Tables whose rows are found by keys alone.
-const BY_KEY: &[&str] = &["http", "simulated"];
+const BY_KEY: &[&str] = &["redis", "http", "simulated"];
+/// Connections to servers with users.
+const LOG_IN: &[&str] = &["postgres", "mysql", "redis"];
 /// Connections to servers that may speak TLS.
-const SERVERS: &[&str] = &["postgres", "http"];
+const SERVERS: &[&str] = &["postgres", "mysql", "redis", "http"];
+/// Connections that are bounded in number.
+const CONNECTED: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "http", "simulated"];
+const STORES: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -155,9 +167,12 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres", "http", "files"], later: &["mysql", "redis", "sqlite", "kafka", "simulated"] },
+        Kind::Word {
+            now: &["postgres", "mysql", "sqlite", "redis", "http", "files"],
+            later: &["kafka", "simulated"],
+        },
     ),
-    key("connection.X", "url", STORED, Kind::Secret),
+    key("connection.X", "url", WITH_URL, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
     key("connection.X", "headers", HTTP, Kind::Section),
     key("connection.X", "request_timeout", OVER_HTTP, Kind::PositiveDuration),
@@ -172,20 +187,22 @@ pub(super) const KEYS: &[Key] = &[
     key("connection.X", "access_key", FILES, Kind::Secret),
     key("connection.X", "anonymous", FILES, Kind::Flag),
     key("connection.X", "allow_http", FILES, Kind::Flag),
-    key("connection.X", "host", POSTGRES, Kind::Text),
-    key("connection.X", "port", POSTGRES, FROM_ONE),
-    key("connection.X", "database", POSTGRES, Kind::Text),
-    key("connection.X", "user", POSTGRES, Kind::Text),
-    key("connection.X", "password", POSTGRES, Kind::Secret),
-    key("connection.X", "password_file", POSTGRES, Kind::Path),
+    key("connection.X", "path", SQLITE, Kind::Path),
+    key("connection.X", "host", DATABASES, Kind::Text),
+    key("connection.X", "port", DATABASES, FROM_ONE),
+    key("connection.X", "database", DATABASES, Kind::Text),
+    key("connection.X", "cluster", REDIS, Kind::TextList),
+    key("connection.X", "user", LOG_IN, Kind::Text),
+    key("connection.X", "password", LOG_IN, Kind::Secret),
+    key("connection.X", "password_file", LOG_IN, Kind::Path),
     key(
         "connection.X",
         "sslmode",
-        POSTGRES,
+        LOG_IN,
         Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
     ),
     key("connection.X", "sslrootcert", SERVERS, Kind::Path),
-    key("connection.X", "max_connections", SERVERS, FROM_ONE),
+    key("connection.X", "max_connections", CONNECTED, FROM_ONE),
     key("connection.X", "prepare", POSTGRES, Kind::Flag),
     key("connection.X", "comment", ALL, Kind::Text),
     key("stream.X", "type", ALL, Kind::Word { now: &["generator", "push", "file"], later: &["kafka"] }),
@@ -208,11 +225,14 @@ pub(super) const KEYS: &[Key] = &[
     key("stream.X", "metadata", ALL, Kind::Later),
     key("stream.X", "connection", ALL, Kind::Later),
     key("stream.X", "comment", ALL, Kind::Text),
-    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["mysql", "redis", "sqlite"] }),
+    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &[] }),
     key("lookup.X", "connection", STORED, Kind::Text),
-    key("lookup.X", "table", POSTGRES, Kind::Text),
-    key("lookup.X", "columns", POSTGRES, Kind::TextList),
-    key("lookup.X", "types", POSTGRES, Kind::Section),
+    key("lookup.X", "table", SQL, Kind::Text),
+    key("lookup.X", "columns", SQL, Kind::TextList),
+    key("lookup.X", "types", SQL, Kind::Section),
+    key("lookup.X", "key", REDIS, Kind::Text),
+    key("lookup.X", "value", REDIS, Kind::Word { now: &["hash", "json", "string"], later: &[] }),
+    key("lookup.X", "columns", REDIS, Kind::Section),
     key("lookup.X", "request", HTTP, Kind::Text),
     key("lookup.X", "body_keys", HTTP, Kind::Text),
     key("lookup.X", "rows", HTTP, Kind::Text),
@@ -265,7 +285,7 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.retry", "on_miss", ALL, Kind::Flag),
     key("lookup.X.circuit_breaker", "failures", ALL, FROM_ONE),
     key("lookup.X.circuit_breaker", "open_for", ALL, Kind::PositiveDuration),
-    key("lookup.X.cache", "mode", POSTGRES, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
+    key("lookup.X.cache", "mode", SQL, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
     key("lookup.X.cache", "mode", BY_KEY, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
     key("lookup.X.cache", "mode", FILES, Kind::Word { now: &["full"], later: &[] }),
@@ -277,8 +297,9 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "refresh_after", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
-    key("lookup.X.cache", "reload_every", WHOLE, Kind::PositiveDuration),
-    key("lookup.X.cache", "load_timeout", WHOLE, Kind::PositiveDuration),
+    key("lookup.X.cache", "tracking", REDIS, Kind::Flag),
+    key("lookup.X.cache", "reload_every", LOADED, Kind::PositiveDuration),
+    key("lookup.X.cache", "load_timeout", LOADED, Kind::PositiveDuration),
 ];
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::http_section::read_http_table;
 use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
 use super::reading::Text;
+use super::redis_section::read_redis_table;
 use super::section::Section;
 use super::simulated_section::read_simulated;
 use super::stream_section::read_format;
@@ -70,6 +71,9 @@ pub(super) fn read_lookup(name: &str, section: &Section, connections: &Connectio
 fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
     match of {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
+        "sqlite" => read_sql_table(section).map(LookupKind::Sqlite),
+        "redis" => read_redis_table(section).map(LookupKind::Redis),
+        "mysql" => read_sql_table(section).map(LookupKind::Mysql),
         "http" => read_http_table(section).map(LookupKind::Http),
         "files" => read_files_table(section).map(LookupKind::Files),
         of => {

@@ -70,12 +70,9 @@ fn what_later_versions_bring_is_refused() {
             "2:8: type = \"kafka\" in [stream.s] is not available yet (hint: It may be \"generator\", \"push\" or \"file\".)",
         ),
         (
-            "[lookup.l]\ntype = \"mysql\"\nanything = 1".to_string(),
-            "2:8: type = \"mysql\" in [lookup.l] is not available yet (hint: It may be \"file\" or \"simulated\".)",
-        ),
-        (
-            "[connection.c]\ntype = \"redis\"\ncluster = []".to_string(),
-            "2:8: type = \"redis\" in [connection.c] is not available yet (hint: It may be \"postgres\", \"http\" or \"files\".)",
+            "[connection.c]\ntype = \"kafka\"\nbrokers = []".to_string(),
+            "2:8: type = \"kafka\" in [connection.c] is not available yet (hint: It may be \"postgres\", \"mysql\", \"sqlite\", \
+             \"redis\", \"http\" or \"files\".)",
         ),
         (
             shop("host = \"db\"\nsslmode = \"require\""),
@@ -89,7 +86,8 @@ fn what_later_versions_bring_is_refused() {
         (orders("metadata = { a = \"offset\" }"), "3:1: \"metadata\" in [stream.orders] is not available yet"),
         (
             "[stream.s]\ntype = \"push\"\n[stream.s.columns]\na = { type = \"int\", path = \"$.a\" }".to_string(),
-            "4:1: \"a\" in [stream.s.columns]: a column declared by a table is not available yet (hint: Write a string: a = \"…\".)",
+            "4:1: \"a\" in [stream.s.columns] is declared by a table, which does not go here (hint: Write a string: a = \"…\". \
+             A path goes with columns of JSON documents.)",
         ),
     ] {
         assert_problem(&text, expected);

@@ -81,7 +81,7 @@ enum Mode {
 }
 
 /// The cache's keys and the modes in which they mean something.
-const KEYS_OF_MODES: [(&str, &[Mode]); 10] = [
+const KEYS_OF_MODES: [(&str, &[Mode]); 11] = [
     ("max_rows", &[Mode::Partial, Mode::Full]),
     ("max_bytes", &[Mode::Partial, Mode::Full]),
     ("expire_after_write", &[Mode::Partial]),
@@ -90,6 +90,7 @@ const KEYS_OF_MODES: [(&str, &[Mode]); 10] = [
     ("refresh_after", &[Mode::Partial]),
     ("serve_stale_for", &[Mode::Partial]),
     ("listen", &[Mode::Partial]),
+    ("tracking", &[Mode::Partial]),
     ("reload_every", &[Mode::Full]),
     ("load_timeout", &[Mode::Full]),
 ];
@@ -102,7 +103,7 @@ pub(super) fn read_cache(lookup: &Section, of: &'static str) -> CachePolicy {
     let modes = [("none", Mode::None), ("partial", Mode::Partial), ("full", Mode::Full)];
     // What is found by keys alone cannot be loaded whole.
     let offered = match of {
-        "simulated" | "http" => &modes[..2],
+        "simulated" | "http" | "redis" => &modes[..2],
         // And files are found in memory alone.
         "files" => &modes[2..],
         _ => &modes[..],
@@ -143,10 +144,18 @@ fn read_partial(section: &Section) -> PartialCache {
         expire_misses_after: section.duration("expire_misses_after").map_or(default.expire_misses_after, unless_zero),
         refresh_after: section.duration("refresh_after"),
         serve_stale_for: section.duration("serve_stale_for").unwrap_or(default.serve_stale_for),
-        told_by: read_channel(section).map(|channel| ToldBy::Listen { channel }),
+        told_by: read_told_by(section),
     };
     refuse_useless_lifetimes(section, &cache);
     cache
+}
+
+/// A store has one of these keys at most.
+fn read_told_by(section: &Section) -> Option<ToldBy> {
+    match section.flag("tracking") {
+        Some(true) => Some(ToldBy::Tracking),
+        Some(false) | None => read_channel(section).map(|channel| ToldBy::Listen { channel }),
+    }
 }
 
 /// The channel on which PostgreSQL tells of changes.

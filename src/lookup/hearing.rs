@@ -144,3 +144,7 @@ impl LookupTable {
         hearing.note(|heard| heard.last = Some(Utc::now()));
     }
 }
+
+#[cfg(test)]
+#[path = "hearing_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +25,9 @@ use tokio::sync::mpsc;
 use super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, RetryPolicy};
 use super::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use crate::error::Error;
-use crate::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
+use crate::store::{
+    Answer, Change, Changes, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError,
+};
 
 /// What a request of these keys is to meet.
 #[derive(Clone, Debug)]
@@ -51,7 +53,13 @@ pub struct ScriptedStore {
     running: AtomicUsize,
     most_running: AtomicUsize,
     dropped: AtomicUsize,
+    /// Of those who listen for changes, the last one's.
+    teller: Mutex<Option<Teller>>,
+    has_own_equality: AtomicBool,
 }
+
+/// By whom a test tells of changes.
+type Teller = mpsc::UnboundedSender<Result<Change, StoreError>>;
 
 impl ScriptedStore {
     pub fn new(script: impl Fn(&[i64]) -> Reply + Send + Sync + 'static) -> Arc<Self> {
@@ -61,7 +69,19 @@ impl ScriptedStore {
             running: AtomicUsize::new(0),
             most_running: AtomicUsize::new(0),
             dropped: AtomicUsize::new(0),
+            teller: Mutex::default(),
+            has_own_equality: AtomicBool::new(false),
         })
+    }
+
+    /// Whom to tell changes to, once somebody has begun to listen.
+    pub fn take_teller(&self) -> Option<Teller> {
+        self.teller.lock().unwrap().take()
+    }
+
+    /// From now on keys are equal by rules of the store's own.
+    pub fn compares_in_its_own_way(&self) {
+        self.has_own_equality.store(true, SeqCst);
     }
 
     /// The keys of each request, in the order in which requests came.
@@ -125,7 +145,16 @@ impl Store for ScriptedStore {
     }
 
     fn key_equality(&self, _column: usize) -> KeyEquality {
-        KeyEquality::ByValue
+        match self.has_own_equality.load(SeqCst) {
+            true => KeyEquality::OfStore { reason: "a test says so".to_string() },
+            false => KeyEquality::ByValue,
+        }
+    }
+
+    fn changes(&self) -> Option<Changes> {
+        let (teller, mut told) = mpsc::unbounded_channel();
+        *self.teller.lock().unwrap() = Some(teller);
+        Some(futures::stream::poll_fn(move |context| told.poll_recv(context)).boxed())
     }
 
     fn can_scan(&self) -> bool {

@@ -3,8 +3,8 @@
 //! One request is one statement with the distinct keys as array parameters. PostgreSQL compares keys with rows, by
 //! the column's own `=`; which key a row belongs to is told by the key's ordinality, never by its value.
 //! The rest stands in `postgres_connection.rs` (pool, cancel, errors), `postgres_schema.rs` (columns and how to
-//! compare them), `postgres_filter.rs` (conditions), `postgres_encode.rs` and `postgres_decode.rs` (values),
-//! `postgres_listen.rs` and `postgres_trigger.rs` (changes).
+//! compare them), `sql_filter.rs` and `postgres_filter.rs` (conditions), `postgres_encode.rs` and `postgres_decode.rs`
+//! (values), `postgres_listen.rs` and `postgres_trigger.rs` (changes).
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_postgres::Row;
 pub use super::postgres_connection::{PostgresConfig, PostgresConnection};
 use super::postgres_decode::{ColumnDecoder, bigint, cells};
 use super::postgres_encode::Parameter;
-use super::postgres_filter::FilterWriter;
+use super::postgres_filter::PostgresDialect;
 use super::postgres_listen::Listener;
 use super::postgres_scan::{self, ScanDecoder};
 use super::postgres_schema::{
@@ -28,6 +28,7 @@ use super::postgres_schema::{
 pub use super::postgres_tls::SslMode;
 use super::postgres_trigger;
 use super::size::{AnswerRoom, POSITION_BYTES};
+use super::sql_filter::{can_filter, where_clause};
 use super::{
     Answer, Changes, DeclaredTable, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, SqlTable, Store,
     StoreError,
@@ -184,7 +185,8 @@ impl PostgresStore {
             names.push(format!("k{number}"));
             joins.push(column.equals(&format!("k.k{number}")));
         }
-        let (condition, texts) = self.condition(&shape.filters, shape.key_columns.len())?;
+        let (condition, texts) =
+            where_clause(&PostgresDialect(&self.columns), &shape.filters, shape.key_columns.len())?;
         let statement = format!(
             "SELECT {} FROM unnest({}) WITH ORDINALITY AS k({}, ordinality) JOIN {} AS t ON {}{condition}",
             select.join(", "),
@@ -200,21 +202,9 @@ impl PostgresStore {
     fn scan_statement(&self, request: &ScanRequest) -> Result<(String, Vec<String>)> {
         let values = request.columns.iter().map(|&position| Ok(self.column(position)?.value.clone()));
         let values = values.collect::<Result<Vec<_>>>()?.join(", ");
-        let (condition, texts) = self.condition(&request.filters, 0)?;
+        let (condition, texts) = where_clause(&PostgresDialect(&self.columns), &request.filters, 0)?;
         let limit = request.limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
         Ok((format!("SELECT {values} FROM {} AS t{condition}{limit}", self.relation), texts))
-    }
-
-    /// WHERE with all of these, or nothing; and the texts to send behind `parameters` others.
-    fn condition(&self, filters: &[Expr], parameters: usize) -> Result<(String, Vec<String>)> {
-        let mut writer = FilterWriter::new(&self.columns, parameters);
-        let mut conditions = Vec::new();
-        for filter in filters {
-            let condition = writer.condition(filter);
-            conditions.push(condition.ok_or_else(|| Error::internal(format!("the store cannot apply {filter}")))?);
-        }
-        let condition = if conditions.is_empty() { "" } else { " WHERE " };
-        Ok((format!("{condition}{}", conditions.join(" AND ")), writer.into_texts()))
     }
 
     fn column(&self, position: usize) -> Result<&PostgresColumn> {
@@ -261,7 +251,7 @@ impl Store for PostgresStore {
     }
 
     fn can_filter(&self, filter: &Expr) -> bool {
-        FilterWriter::new(&self.columns, 0).condition(filter).is_some()
+        can_filter(&PostgresDialect(&self.columns), filter)
     }
 
     fn key_equality(&self, column: usize) -> KeyEquality {

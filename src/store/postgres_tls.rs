@@ -1,4 +1,4 @@
-//! TLS towards PostgreSQL: none, or with everything verified.
+//! TLS towards databases: none, or with everything verified.
 
 use std::fmt;
 use std::path::Path;
@@ -53,26 +53,40 @@ pub(super) fn client_tls(sslrootcert: Option<&Path>) -> Result<rustls::ClientCon
     Ok(builder.with_root_certificates(roots(sslrootcert)?).with_no_client_auth())
 }
 
-/// The certificates to trust: those of `sslrootcert`, else the system's.
+/// The certificates to trust.
 fn roots(sslrootcert: Option<&Path>) -> Result<rustls::RootCertStore> {
     let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(trusted_certificates(sslrootcert)?);
+    Ok(roots)
+}
+
+/// The certificates to trust: those of `sslrootcert`, else the system's; at least one.
+///
+/// # Errors
+/// 22023 if there is none, or one of `sslrootcert` cannot be read.
+pub(super) fn trusted_certificates(sslrootcert: Option<&Path>) -> Result<Vec<CertificateDer<'static>>> {
+    let is_usable =
+        |certificate: &CertificateDer<'static>| rustls::RootCertStore::empty().add(certificate.clone()).is_ok();
     let Some(path) = sslrootcert else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
+        let mut certificates = rustls_native_certs::load_native_certs().certs;
+        certificates.retain(is_usable);
+        if certificates.is_empty() {
             return Err(Error::new(Code::InvalidParameterValue, "the system has no certificates to trust")
                 .with_hint("Name a file of them with sslrootcert."));
         }
-        return Ok(roots);
+        return Ok(certificates);
     };
     let unreadable = |error: &dyn fmt::Display| {
         Error::new(Code::InvalidParameterValue, format!("sslrootcert \"{}\" cannot be read: {error}", path.display()))
     };
+    let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
         let certificate = certificate.map_err(|error| unreadable(&error))?;
-        roots.add(certificate).map_err(|error| unreadable(&error))?;
+        rustls::RootCertStore::empty().add(certificate.clone()).map_err(|error| unreadable(&error))?;
+        certificates.push(certificate);
     }
-    if roots.is_empty() {
+    if certificates.is_empty() {
         return Err(unreadable(&"it holds no certificate"));
     }
-    Ok(roots)
+    Ok(certificates)
 }
