@@ -114,19 +114,19 @@ const SQLITE: &[&str] = &["sqlite"];
 const REDIS: &[&str] = &["redis"];
 const HTTP: &[&str] = &["http"];
 const FILES: &[&str] = &["files"];
-const OVER_HTTP: &[&str] = &["http", "files"];
 /// Servers of databases.
 const DATABASES: &[&str] = &["postgres", "mysql"];
 /// Databases that know their tables' columns.
 const SQL: &[&str] = &["postgres", "mysql", "sqlite"];
-/// Tables that may be loaded whole.
-const LOADED: &[&str] = &["postgres", "mysql", "sqlite", "files"];
-/// Connections that a url may lead to.
-const WITH_URL: &[&str] = &["postgres", "mysql", "redis", "http", "files"];
 /// Tables in stores that connections lead to.
 const STORED: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "files"];
+/// What a url leads to.
+const BY_URL: &[&str] = &["postgres", "mysql", "redis", "http", "files"];
+const OVER_HTTP: &[&str] = &["http", "files"];
 /// Tables that may be held in memory, whole or in part.
 const HELD: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "files", "simulated"];
+/// Tables in stores that may be held whole.
+const WHOLE: &[&str] = &["postgres", "mysql", "sqlite", "files"];
 /// Tables whose rows are found by keys alone.
 const BY_KEY: &[&str] = &["redis", "http", "simulated"];
 /// Connections to servers with users.
@@ -167,12 +167,9 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word {
-            now: &["postgres", "mysql", "sqlite", "redis", "http", "files"],
-            later: &["kafka", "simulated"],
-        },
+        Kind::Word { now: &["postgres", "mysql", "sqlite", "redis", "http", "files"], later: &["kafka", "simulated"] },
     ),
-    key("connection.X", "url", WITH_URL, Kind::Secret),
+    key("connection.X", "url", BY_URL, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
     key("connection.X", "headers", HTTP, Kind::Section),
     key("connection.X", "request_timeout", OVER_HTTP, Kind::PositiveDuration),
@@ -298,8 +295,8 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
     key("lookup.X.cache", "tracking", REDIS, Kind::Flag),
-    key("lookup.X.cache", "reload_every", LOADED, Kind::PositiveDuration),
-    key("lookup.X.cache", "load_timeout", LOADED, Kind::PositiveDuration),
+    key("lookup.X.cache", "reload_every", WHOLE, Kind::PositiveDuration),
+    key("lookup.X.cache", "load_timeout", WHOLE, Kind::PositiveDuration),
 ];
 
 #[cfg(test)]

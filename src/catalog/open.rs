@@ -176,10 +176,10 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             };
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
-        ConnectionKind::Files(config) => Ok(Connection::Files(FilesConnection::new(config))),
         ConnectionKind::Sqlite(config) => Ok(Connection::Sqlite(SqliteConnection::try_new(name, &config)?)),
         ConnectionKind::Redis(config) => Ok(Connection::Redis(RedisConnection::try_new(name.to_string(), config)?)),
         ConnectionKind::Mysql(config) => Ok(Connection::Mysql(MysqlConnection::try_new(name.to_string(), &config)?)),
+        ConnectionKind::Files(config) => Ok(Connection::Files(FilesConnection::new(config))),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -209,11 +209,11 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
         (LookupKind::Http(table), Some(Connection::Http(connection))) => {
             (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)
         }
-        (LookupKind::Files(table), Some(Connection::Files(connection))) => {
-            (Some(Arc::new(FilesDeclared { name, connection: Arc::clone(connection), table })), None)
-        }
         (LookupKind::Mysql(table), Some(Connection::Mysql(connection))) => {
             (Some(Arc::new(MysqlDeclared { connection: Arc::clone(connection), table })), None)
+        }
+        (LookupKind::Files(table), Some(Connection::Files(connection))) => {
+            (Some(Arc::new(FilesDeclared { name, connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::File { data, format, columns }, _) => {
             let declared = (!columns.is_empty()).then(|| schema_of(&columns));

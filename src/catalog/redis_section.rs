@@ -230,3 +230,7 @@ fn check_columns(section: &Section, value: RedisValue, template: &KeyTemplate, c
         section.complain_of("columns", Complaint::new(message));
     }
 }
+
+#[cfg(test)]
+#[path = "redis_section_tests.rs"]
+mod tests;

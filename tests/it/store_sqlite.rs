@@ -183,7 +183,8 @@ async fn columns_whose_type_cannot_be_told_must_be_declared() {
 
 #[tokio::test]
 async fn hostile_keys_are_plain_values() {
-    let pieces = ["'", "\"", ";", "--", "\\", "{id}", "{{", "}}", "%", "%s", "\r\n", "$1", "?1", ":a", "@b", "NULL", "Ω"];
+    let pieces =
+        ["'", "\"", ";", "--", "\\", "{id}", "{{", "}}", "%", "%s", "\r\n", "$1", "?1", ":a", "@b", "NULL", "Ω"];
     let mut hostile = (0..10_000)
         .map(|i: usize| format!("{}{i}{}{}", pieces[i % 17], pieces[i / 17 % 17], pieces[i / 289 % 17]))
         .collect::<Vec<_>>();
@@ -246,7 +247,8 @@ async fn wide_rows_and_big_values_come_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn a_file_that_is_gone_replaced_or_locked_is_used_again() {
-    let database = Database::with("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO t VALUES (1, 'old')");
+    let database =
+        Database::with("CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO t VALUES (1, 'old')");
     let store = database.store(&table("t")).await;
     let find = async || store.lookup(&request(&[0], &[1], &[], bigints([1]))).await;
     assert_eq!(texts(&find().await.unwrap()), ["0: old"]);
@@ -268,7 +270,11 @@ async fn a_file_that_is_gone_replaced_or_locked_is_used_again() {
     std::fs::rename(database.path(), &elsewhere).unwrap();
     let error = find().await.unwrap_err();
     assert!(error.is_transient() && error.into_error("t").message().contains("reference.db"));
-    std::fs::write(database.path(), "this is no database, but it is long enough to be one of some hundred bytes".repeat(20)).unwrap();
+    std::fs::write(
+        database.path(),
+        "this is no database, but it is long enough to be one of some hundred bytes".repeat(20),
+    )
+    .unwrap();
     let error = find().await.unwrap_err();
     assert!(!error.is_transient(), "{error:?}");
     std::fs::rename(&elsewhere, database.path()).unwrap();
@@ -300,7 +306,8 @@ async fn a_request_that_nobody_waits_for_is_stopped() {
     let mut rows = endless.scan(&everything).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(50), rows.try_next()).await.is_err());
     drop(rows);
-    let rows = tokio::time::timeout(DEADLINE, async { store.scan(&everything).await.unwrap().try_collect::<Vec<_>>().await });
+    let rows =
+        tokio::time::timeout(DEADLINE, async { store.scan(&everything).await.unwrap().try_collect::<Vec<_>>().await });
     assert_eq!(rows.await.expect("a connection in time").unwrap()[0].num_rows(), 1);
 }
 

@@ -179,8 +179,7 @@ impl RedisCluster {
     pub async fn owner_of(&self, key: &str) -> (usize, u16) {
         for (number, server) in self.servers.iter().enumerate() {
             let slot: u16 = redis::from_redis_value(server.run(&["CLUSTER", "KEYSLOT", key]).await).unwrap();
-            let count: Result<Value, _> =
-                redis::cmd("EXISTS").arg(key).query_async(&mut server.connect().await).await;
+            let count: Result<Value, _> = redis::cmd("EXISTS").arg(key).query_async(&mut server.connect().await).await;
             if count.is_ok() {
                 return (number, slot);
             }
@@ -196,7 +195,9 @@ fn free_port() -> u16 {
 fn find(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut candidates = std::env::split_paths(&path).map(|folder| folder.join(name));
-    candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| panic!("{name} is missing: install redis-server"))
+    candidates
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("{name} is missing: install redis-server"))
 }
 
 fn spawn(directory: &std::path::Path, port: u16, arguments: &[String]) -> Child {
