@@ -476,7 +476,8 @@ fn all_mistakes_are_told_in_the_order_of_the_file() {
     let text = "[lookup.a]\nconnection = \"none\"\ntable = \"\"\ncapacity = 0\nfoo = 1\n[stream.s]\ntype = \"psh\"\n[server]\nlisten = 5";
     let shown = problems(text);
     let places: Vec<&str> = shown.iter().filter_map(|problem| problem.split(": ").next()).collect();
-    assert_eq!(places, ["2:14", "3:9", "4:12", "5:1", "7:8", "9:10"], "{shown:#?}");
+    // Without its connection it is not known what the table may have: only what no table has is told.
+    assert_eq!(places, ["2:14", "5:1", "7:8", "9:10"], "{shown:#?}");
 }
 
 #[test]
