@@ -57,6 +57,7 @@ pub fn get_table(target: &str, columns: &[DocumentColumn]) -> HttpTable {
     HttpTable {
         key: target.template().columns().iter().map(place).collect(),
         shown: format!("GET {}", target.template()),
+        is_substituted: false,
         request: HttpRequest::Get { target },
         columns: columns.to_vec(),
         rows: None,
@@ -69,6 +70,7 @@ pub fn post_table(columns: &[DocumentColumn]) -> HttpTable {
     HttpTable {
         request: HttpRequest::Post { target: "/rows".to_string(), body_keys: "$.ask.keys".parse().unwrap() },
         shown: "POST /rows".to_string(),
+        is_substituted: false,
         columns: columns.to_vec(),
         key: vec![0],
         rows: Some("$.items".parse().unwrap()),

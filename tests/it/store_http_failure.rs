@@ -313,6 +313,14 @@ async fn nothing_shows_what_is_secret() {
         assert!(!shown.contains("t0ken") && !shown.contains("pa55w0rd"), "{shown}");
     }
     assert!(service.asked()[0].target.starts_with("/hooks/pa55w0rd/rows/"));
+    // What a service says may repeat what was put into the request.
+    let echo = HttpService::start(|asked| Told::status(403).with_body(&asked.target)).await;
+    for is_substituted in [false, true] {
+        let error =
+            lookup(&crate::store_http::store(config_of(&echo), HttpTable { is_substituted, ..table() }), 1).await;
+        let error = error.into_error("prices");
+        assert_eq!(error.message().ends_with("answered 403 Forbidden"), is_substituted, "{error}");
+    }
 }
 
 #[tokio::test]
