@@ -387,7 +387,9 @@ fn simulated_tables_say_what_is_wrong_with_them() {
         ),
         (
             "cache = { mode = \"full\" }",
-            "3:18: unknown value \"full\" for \"mode\" in [lookup.made.cache] (hint: It may be \"none\" or \"partial\".)".to_string(),
+            "3:18: mode = \"full\" in [lookup.made.cache] does not go with type \"simulated\" (hint: What is found by keys alone \
+             cannot be loaded whole: write mode = \"partial\".)"
+                .to_string(),
         ),
         (
             "path = \"x\"",
