@@ -54,7 +54,8 @@ impl MariadbServer {
         MariadbServer::start_with(&["--general-log=ON".to_string(), "--general-log-file=statements".to_string()])
     }
 
-    fn start_with(settings: &[String]) -> MariadbServer {
+    /// As [`MariadbServer::start`], with further options.
+    pub fn start_with(settings: &[String]) -> MariadbServer {
         let directory = tempfile::Builder::new().prefix("lookaside-mariadb-").tempdir().unwrap().keep();
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "guard"])
