@@ -18,8 +18,8 @@ async fn example_query_runs_over_the_example_catalog() {
     server
         .execute(&[
             "CREATE DATABASE erp CHARACTER SET utf8mb4",
-            "CREATE USER reader@'%' IDENTIFIED BY 'p@ss:/word'",
-            "GRANT SELECT ON erp.customers TO reader@'%'",
+            "CREATE USER reader@'127.0.0.1' IDENTIFIED BY 'p@ss:/word'",
+            "GRANT SELECT ON erp.customers TO reader@'127.0.0.1'",
             "USE erp",
             "CREATE TABLE customers (id bigint PRIMARY KEY, name varchar(100), tier varchar(20), active boolean)",
             "INSERT INTO customers VALUES (7, 'Ann', 'gold', 1), (8, 'Bob', NULL, 0)",
