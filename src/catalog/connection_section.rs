@@ -7,18 +7,27 @@ use std::path::Path;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode as ClientSslMode};
 
-use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SslMode};
+use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SqliteConfig, SslMode};
+use super::files_section::read_files_connection;
 use super::http_section::read_http_connection;
 use super::mysql_section::read_mysql;
 use super::problem::{Complaint, nearest};
 use super::reading::Text;
+use super::redis_section::read_redis_connection;
 use super::section::Section;
 use super::substitute::without_line_end;
 
 pub(super) const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// The types of connections, as keys name them.
-const TYPES: [(&str, &str); 3] = [("postgres", "postgres"), ("mysql", "mysql"), ("http", "http")];
+const TYPES: [(&str, &str); 6] = [
+    ("postgres", "postgres"),
+    ("mysql", "mysql"),
+    ("sqlite", "sqlite"),
+    ("redis", "redis"),
+    ("http", "http"),
+    ("files", "files"),
+];
 
 /// The connections of all files: of wrong ones too, so that one mistake is not reported as two.
 #[derive(Default)]
@@ -65,8 +74,11 @@ impl Connections {
 fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
     match of {
         "postgres" => read_postgres(section).map(ConnectionKind::Postgres),
+        "sqlite" => read_sqlite(section).map(ConnectionKind::Sqlite),
+        "redis" => read_redis_connection(section).map(ConnectionKind::Redis),
         "mysql" => read_mysql(section).map(ConnectionKind::Mysql),
         "http" => read_http_connection(section).map(ConnectionKind::Http),
+        "files" => read_files_connection(section).map(ConnectionKind::Files),
         _ => None,
     }
 }
@@ -86,6 +98,13 @@ fn read_postgres(section: &Section) -> Option<PostgresConnection> {
         SslMode::VerifyFull => ClientSslMode::Require,
     });
     Some(PostgresConnection { config, sslmode, sslrootcert, max_connections, prepare })
+}
+
+fn read_sqlite(section: &Section) -> Option<SqliteConfig> {
+    const SQLITE_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+    section.require("path");
+    let max_connections = section.count("max_connections").unwrap_or(SQLITE_CONNECTIONS).get();
+    Some(SqliteConfig { path: section.path("path")?, max_connections })
 }
 
 /// The `url` key. No complaint shows any part of it, since it may hold a password.

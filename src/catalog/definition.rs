@@ -11,10 +11,13 @@ use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
 pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
+pub use crate::store::files::{FilesConfig, FilesTable};
 pub use crate::store::http::{HttpConfig, HttpTable};
 pub use crate::store::mysql::MysqlConfig;
 pub use crate::store::postgres::SslMode;
+pub use crate::store::redis::{RedisConfig, RedisTable};
 pub use crate::store::simulated::SimulatedConfig;
+pub use crate::store::sqlite::SqliteConfig;
 
 /// Everything that the catalog files declare, in their order. Names of streams and lookup tables are unique together.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -122,8 +125,11 @@ pub struct LookupDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum LookupKind {
     Postgres(SqlTable),
+    Sqlite(SqlTable),
+    Redis(RedisTable),
     Mysql(SqlTable),
     Http(HttpTable),
+    Files(FilesTable),
     File {
         data: FileData,
         format: FileFormat,
@@ -145,8 +151,11 @@ pub struct ConnectionDefinition {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConnectionKind {
     Postgres(PostgresConnection),
+    Sqlite(SqliteConfig),
+    Redis(RedisConfig),
     Mysql(MysqlConfig),
     Http(HttpConfig),
+    Files(FilesConfig),
 }
 
 impl ColumnDefinition {

@@ -80,11 +80,12 @@ fn connections_to_mysql_have_their_defaults() {
 /// A catalog in which `key` has the value `value`; other keys may be missing.
 fn catalog_with(key: &Key, value: &str) -> String {
     let declared = match (key.section.split('.').next(), key.of.first()) {
-        (Some("lookup"), Some(&("postgres" | "mysql" | "http"))) => "connection = \"c\"",
+        (Some("lookup"), Some(&("postgres" | "mysql" | "http" | "files"))) => "connection = \"c\"",
         (Some("lookup"), Some(&"simulated")) => "type = \"simulated\"",
         (Some("lookup"), _) if key.name == "columns" => "type = \"file\"\nformat = \"json\"",
         (Some("lookup"), _) if key.name != "type" => "type = \"file\"",
         (Some("connection"), Some(&"http")) => "type = \"http\"",
+        (Some("connection"), Some(&"files")) => "type = \"files\"",
         (Some("connection"), _) if key.name == "comment" => "type = \"postgres\"\nhost = \"db\"",
         (Some("connection"), _) if key.name != "type" => "type = \"postgres\"",
         (Some("stream"), Some(&"generator")) => "type = \"generator\"",
@@ -154,13 +155,23 @@ fn every_word_of_the_table_is_accepted_or_refused_as_it_says() {
 #[test]
 fn every_file_in_catalogs_can_be_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("catalogs");
-    for name in ["demo.toml", "postgres.toml", "mysql.toml", "secured.toml", "simulated.toml", "http.toml"] {
+    for name in [
+        "demo.toml",
+        "postgres.toml",
+        "mysql.toml",
+        "sqlite.toml",
+        "redis.toml",
+        "secured.toml",
+        "simulated.toml",
+        "http.toml",
+        "files.toml",
+    ] {
         let path = folder.join(name);
         let text = std::fs::read_to_string(&path).unwrap();
         let catalog = read_text(&[(path, text)], &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
         assert!(catalog.streams.iter().any(|stream| stream.name == "orders"), "{name}");
         let has_customers = catalog.lookups.iter().any(|lookup| lookup.name == "customers");
-        assert!(has_customers || matches!(name, "secured.toml" | "http.toml"), "{name}");
+        assert!(has_customers || matches!(name, "secured.toml" | "http.toml" | "files.toml"), "{name}");
         for lookup in catalog.lookups {
             if let LookupKind::File { data: FileData::Path(path), .. } = lookup.kind {
                 assert!(path.is_file(), "{}", path.display());

@@ -293,3 +293,7 @@ fn read_json_path(section: &Section, name: &str) -> Option<JsonPath> {
     }
     Some(path)
 }
+
+#[cfg(test)]
+#[path = "http_section_tests.rs"]
+mod tests;

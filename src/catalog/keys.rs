@@ -110,19 +110,33 @@ const PUSH: &[&str] = &["push"];
 const FILE: &[&str] = &["file"];
 const POSTGRES: &[&str] = &["postgres"];
 const SIMULATED: &[&str] = &["simulated"];
+const SQLITE: &[&str] = &["sqlite"];
+const REDIS: &[&str] = &["redis"];
+const HTTP: &[&str] = &["http"];
+const FILES: &[&str] = &["files"];
 /// Servers of databases.
 const DATABASES: &[&str] = &["postgres", "mysql"];
-/// Tables that know their columns.
-const SQL: &[&str] = &["postgres", "mysql"];
-/// Tables that may be loaded whole.
-const LOADED: &[&str] = &["postgres", "mysql"];
-const HTTP: &[&str] = &["http"];
+/// Databases that know their tables' columns.
+const SQL: &[&str] = &["postgres", "mysql", "sqlite"];
+/// Tables in stores that connections lead to.
+const STORED: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "files"];
+/// What a url leads to.
+const BY_URL: &[&str] = &["postgres", "mysql", "redis", "http", "files"];
+const OVER_HTTP: &[&str] = &["http", "files"];
+/// Tables that may be held in memory, whole or in part.
+const HELD: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "files", "simulated"];
+/// Tables in stores that may be held whole.
+const WHOLE: &[&str] = &["postgres", "mysql", "sqlite", "files"];
 /// Tables whose rows are found by keys alone.
-const BY_KEY: &[&str] = &["http", "simulated"];
+const BY_KEY: &[&str] = &["redis", "http", "simulated"];
+/// Connections to servers with users.
+const LOG_IN: &[&str] = &["postgres", "mysql", "redis"];
 /// Connections to servers that may speak TLS.
-const SERVERS: &[&str] = &["postgres", "mysql", "http"];
+const SERVERS: &[&str] = &["postgres", "mysql", "redis", "http"];
+/// Connections that are bounded in number.
+const CONNECTED: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http"];
 /// Tables that are asked row by row, and so may be cached.
-const STORES: &[&str] = &["postgres", "mysql", "http", "simulated"];
+const STORES: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http", "simulated"];
 const ANY_WHOLE: Kind = Kind::Whole { least: 0 };
 const FROM_ONE: Kind = Kind::Whole { least: 1 };
 
@@ -153,26 +167,39 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres", "mysql", "http"], later: &["redis", "files", "sqlite", "kafka", "simulated"] },
+        Kind::Word { now: &["postgres", "mysql", "sqlite", "redis", "http", "files"], later: &["kafka", "simulated"] },
     ),
-    key("connection.X", "url", SERVERS, Kind::Secret),
+    key("connection.X", "url", BY_URL, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
     key("connection.X", "headers", HTTP, Kind::Section),
-    key("connection.X", "request_timeout", HTTP, Kind::PositiveDuration),
+    key("connection.X", "request_timeout", OVER_HTTP, Kind::PositiveDuration),
+    key("connection.X", "access_key_id", FILES, Kind::Text),
+    key("connection.X", "secret_access_key", FILES, Kind::Secret),
+    key("connection.X", "session_token", FILES, Kind::Secret),
+    key("connection.X", "region", FILES, Kind::Text),
+    key("connection.X", "endpoint", FILES, Kind::Text),
+    key("connection.X", "path_style", FILES, Kind::Flag),
+    key("connection.X", "service_account", FILES, Kind::Path),
+    key("connection.X", "account", FILES, Kind::Text),
+    key("connection.X", "access_key", FILES, Kind::Secret),
+    key("connection.X", "anonymous", FILES, Kind::Flag),
+    key("connection.X", "allow_http", FILES, Kind::Flag),
+    key("connection.X", "path", SQLITE, Kind::Path),
     key("connection.X", "host", DATABASES, Kind::Text),
     key("connection.X", "port", DATABASES, FROM_ONE),
     key("connection.X", "database", DATABASES, Kind::Text),
-    key("connection.X", "user", DATABASES, Kind::Text),
-    key("connection.X", "password", DATABASES, Kind::Secret),
-    key("connection.X", "password_file", DATABASES, Kind::Path),
+    key("connection.X", "cluster", REDIS, Kind::TextList),
+    key("connection.X", "user", LOG_IN, Kind::Text),
+    key("connection.X", "password", LOG_IN, Kind::Secret),
+    key("connection.X", "password_file", LOG_IN, Kind::Path),
     key(
         "connection.X",
         "sslmode",
-        DATABASES,
+        LOG_IN,
         Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
     ),
     key("connection.X", "sslrootcert", SERVERS, Kind::Path),
-    key("connection.X", "max_connections", SERVERS, FROM_ONE),
+    key("connection.X", "max_connections", CONNECTED, FROM_ONE),
     key("connection.X", "prepare", POSTGRES, Kind::Flag),
     key("connection.X", "comment", ALL, Kind::Text),
     key("stream.X", "type", ALL, Kind::Word { now: &["generator", "push", "file"], later: &["kafka"] }),
@@ -195,11 +222,14 @@ pub(super) const KEYS: &[Key] = &[
     key("stream.X", "metadata", ALL, Kind::Later),
     key("stream.X", "connection", ALL, Kind::Later),
     key("stream.X", "comment", ALL, Kind::Text),
-    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &["redis", "files", "sqlite"] }),
-    key("lookup.X", "connection", SERVERS, Kind::Text),
+    key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &[] }),
+    key("lookup.X", "connection", STORED, Kind::Text),
     key("lookup.X", "table", SQL, Kind::Text),
     key("lookup.X", "columns", SQL, Kind::TextList),
     key("lookup.X", "types", SQL, Kind::Section),
+    key("lookup.X", "key", REDIS, Kind::Text),
+    key("lookup.X", "value", REDIS, Kind::Word { now: &["hash", "json", "string"], later: &[] }),
+    key("lookup.X", "columns", REDIS, Kind::Section),
     key("lookup.X", "request", HTTP, Kind::Text),
     key("lookup.X", "body_keys", HTTP, Kind::Text),
     key("lookup.X", "rows", HTTP, Kind::Text),
@@ -207,6 +237,10 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X", "columns", HTTP, Kind::Section),
     key("lookup.X", "requests_at_once", HTTP, FROM_ONE),
     key("lookup.X", "path", FILE, Kind::Path),
+    key("lookup.X", "path", FILES, Kind::Text),
+    key("lookup.X", "format", FILES, Kind::Word { now: &["json", "csv", "parquet"], later: &[] }),
+    key("lookup.X", "columns", FILES, Kind::Section),
+    key("lookup.X", "partitions", FILES, Kind::Section),
     key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
     key("lookup.X", "columns", FILE, Kind::Section),
     key("lookup.X", "key", SIMULATED, Kind::Section),
@@ -248,19 +282,21 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X.retry", "on_miss", ALL, Kind::Flag),
     key("lookup.X.circuit_breaker", "failures", ALL, FROM_ONE),
     key("lookup.X.circuit_breaker", "open_for", ALL, Kind::PositiveDuration),
-    key("lookup.X.cache", "mode", LOADED, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
+    key("lookup.X.cache", "mode", SQL, Kind::Word { now: &["none", "partial", "full"], later: &[] }),
     key("lookup.X.cache", "mode", BY_KEY, Kind::Word { now: &["none", "partial"], later: &[] }),
     key("lookup.X.cache", "mode", FILE, Kind::Word { now: &["full"], later: &[] }),
-    key("lookup.X.cache", "max_rows", STORES, FROM_ONE),
-    key("lookup.X.cache", "max_bytes", STORES, Kind::Size),
+    key("lookup.X.cache", "mode", FILES, Kind::Word { now: &["full"], later: &[] }),
+    key("lookup.X.cache", "max_rows", HELD, FROM_ONE),
+    key("lookup.X.cache", "max_bytes", HELD, Kind::Size),
     key("lookup.X.cache", "expire_after_write", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "expire_after_access", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "expire_misses_after", STORES, Kind::Duration),
     key("lookup.X.cache", "refresh_after", STORES, Kind::PositiveDuration),
     key("lookup.X.cache", "serve_stale_for", STORES, Kind::Duration),
     key("lookup.X.cache", "listen", POSTGRES, Kind::Text),
-    key("lookup.X.cache", "reload_every", LOADED, Kind::PositiveDuration),
-    key("lookup.X.cache", "load_timeout", LOADED, Kind::PositiveDuration),
+    key("lookup.X.cache", "tracking", REDIS, Kind::Flag),
+    key("lookup.X.cache", "reload_every", WHOLE, Kind::PositiveDuration),
+    key("lookup.X.cache", "load_timeout", WHOLE, Kind::PositiveDuration),
 ];
 
 #[cfg(test)]

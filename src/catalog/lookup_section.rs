@@ -3,10 +3,12 @@
 use super::columns::read_types;
 use super::connection_section::Connections;
 use super::definition::{LookupDefinition, LookupKind, SqlTable};
+use super::files_section::read_files_table;
 use super::http_section::read_http_table;
 use super::policy_section::{read_cache, read_policy};
 use super::problem::Complaint;
 use super::reading::Text;
+use super::redis_section::read_redis_table;
 use super::section::Section;
 use super::simulated_section::read_simulated;
 use super::stream_section::read_format;
@@ -69,8 +71,11 @@ pub(super) fn read_lookup(name: &str, section: &Section, connections: &Connectio
 fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
     match of {
         "postgres" => read_sql_table(section).map(LookupKind::Postgres),
+        "sqlite" => read_sql_table(section).map(LookupKind::Sqlite),
+        "redis" => read_redis_table(section).map(LookupKind::Redis),
         "mysql" => read_sql_table(section).map(LookupKind::Mysql),
         "http" => read_http_table(section).map(LookupKind::Http),
+        "files" => read_files_table(section).map(LookupKind::Files),
         of => {
             let message = format!("a connection of type \"{of}\" holds no lookup tables");
             section.complain_of("connection", Complaint::new(message));

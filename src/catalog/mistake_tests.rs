@@ -57,7 +57,7 @@ fn keys_of_another_type_say_which() {
     );
     assert_problem(
         &customers("format = \"csv\""),
-        "3:1: \"format\" in [lookup.customers] does not go with type \"postgres\" (hint: It goes with type \"file\".)",
+        "3:1: \"format\" in [lookup.customers] does not go with type \"postgres\" (hint: It goes with type \"file\" or \"files\".)",
     );
 }
 
@@ -70,12 +70,8 @@ fn what_later_versions_bring_is_refused() {
             "2:8: type = \"kafka\" in [stream.s] is not available yet (hint: It may be \"generator\", \"push\" or \"file\".)",
         ),
         (
-            "[lookup.l]\ntype = \"files\"\nanything = 1".to_string(),
-            "2:8: type = \"files\" in [lookup.l] is not available yet (hint: It may be \"file\" or \"simulated\".)",
-        ),
-        (
             "[connection.c]\ntype = \"kafka\"\nbrokers = []".to_string(),
-            "2:8: type = \"kafka\" in [connection.c] is not available yet (hint: It may be \"postgres\", \"mysql\" or \"http\".)",
+            "2:8: type = \"kafka\" in [connection.c] is not available yet (hint: It may be \"postgres\", \"mysql\", \"sqlite\", \"redis\", \"http\" or \"files\".)",
         ),
         (
             shop("host = \"db\"\nsslmode = \"require\""),
@@ -393,7 +389,7 @@ fn simulated_tables_say_what_is_wrong_with_them() {
         ),
         (
             "path = \"x\"",
-            "3:1: \"path\" in [lookup.made] does not go with type \"simulated\" (hint: It goes with type \"file\".)".to_string(),
+            "3:1: \"path\" in [lookup.made] does not go with type \"simulated\" (hint: It goes with type \"file\" or \"files\".)".to_string(),
         ),
     ] {
         assert_problem(&simulated(lines), &expected);

@@ -26,10 +26,13 @@ use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::push::PushStream;
 use crate::store::file::FileStore;
+use crate::store::files::{FilesConnection, FilesDeclared};
 use crate::store::http::{HttpConnection, HttpDeclared};
 use crate::store::mysql::{MysqlConnection, MysqlDeclared};
 use crate::store::postgres::{PostgresConfig, PostgresConnection, PostgresDeclared};
+use crate::store::redis::{RedisConnection, RedisDeclared};
 use crate::store::simulated::SimulatedStore;
+use crate::store::sqlite::{SqliteConnection, SqliteDeclared};
 use crate::store::{DeclaredTable, Store, StoreError};
 
 /// A lookup table whose store is asked for its columns when they are first needed.
@@ -154,8 +157,11 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 /// A connection that need not have reached its store.
 enum Connection {
     Postgres(Arc<PostgresConnection>),
+    Sqlite(Arc<SqliteConnection>),
+    Redis(Arc<RedisConnection>),
     Mysql(Arc<MysqlConnection>),
     Http(Arc<HttpConnection>),
+    Files(Arc<FilesConnection>),
 }
 
 fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
@@ -170,7 +176,10 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
             };
             Ok(Connection::Postgres(PostgresConnection::try_new(name.to_string(), config)?))
         }
+        ConnectionKind::Sqlite(config) => Ok(Connection::Sqlite(SqliteConnection::try_new(name, &config)?)),
+        ConnectionKind::Redis(config) => Ok(Connection::Redis(RedisConnection::try_new(name.to_string(), config)?)),
         ConnectionKind::Mysql(config) => Ok(Connection::Mysql(MysqlConnection::try_new(name.to_string(), &config)?)),
+        ConnectionKind::Files(config) => Ok(Connection::Files(FilesConnection::new(config))),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -187,11 +196,24 @@ fn open_lookup(definition: LookupDefinition, connection: Option<&Connection>) ->
             };
             (Some(Arc::new(PostgresDeclared { connection: Arc::clone(connection), table, listen })), None)
         }
+        (LookupKind::Sqlite(table), Some(Connection::Sqlite(connection))) => {
+            (Some(Arc::new(SqliteDeclared { connection: Arc::clone(connection), table })), None)
+        }
+        (LookupKind::Redis(table), Some(Connection::Redis(connection))) => {
+            let tracking = matches!(
+                &definition.policy.cache,
+                CachePolicy::Partial(PartialCache { told_by: Some(ToldBy::Tracking), .. })
+            );
+            (Some(Arc::new(RedisDeclared { connection: Arc::clone(connection), table, tracking })), None)
+        }
         (LookupKind::Http(table), Some(Connection::Http(connection))) => {
             (Some(Arc::new(HttpDeclared { connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::Mysql(table), Some(Connection::Mysql(connection))) => {
             (Some(Arc::new(MysqlDeclared { connection: Arc::clone(connection), table })), None)
+        }
+        (LookupKind::Files(table), Some(Connection::Files(connection))) => {
+            (Some(Arc::new(FilesDeclared { name, connection: Arc::clone(connection), table })), None)
         }
         (LookupKind::File { data, format, columns }, _) => {
             let declared = (!columns.is_empty()).then(|| schema_of(&columns));

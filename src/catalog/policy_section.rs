@@ -11,6 +11,9 @@ use crate::lookup::policy::{
 };
 use crate::quantity::show_duration;
 
+/// How often files are looked at for changes, unless the catalog says otherwise.
+const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(30);
+
 /// Reads the policy of a lookup table; its cache has been read already.
 pub(super) fn read_policy(section: &Section, cache: CachePolicy) -> LookupPolicy {
     let default = LookupPolicy::default();
@@ -78,7 +81,7 @@ enum Mode {
 }
 
 /// The cache's keys and the modes in which they mean something.
-const KEYS_OF_MODES: [(&str, &[Mode]); 10] = [
+const KEYS_OF_MODES: [(&str, &[Mode]); 11] = [
     ("max_rows", &[Mode::Partial, Mode::Full]),
     ("max_bytes", &[Mode::Partial, Mode::Full]),
     ("expire_after_write", &[Mode::Partial]),
@@ -87,24 +90,38 @@ const KEYS_OF_MODES: [(&str, &[Mode]); 10] = [
     ("refresh_after", &[Mode::Partial]),
     ("serve_stale_for", &[Mode::Partial]),
     ("listen", &[Mode::Partial]),
+    ("tracking", &[Mode::Partial]),
     ("reload_every", &[Mode::Full]),
     ("load_timeout", &[Mode::Full]),
 ];
 
 /// Reads the cache of a table in a store of the type `of`.
 pub(super) fn read_cache(lookup: &Section, of: &'static str) -> CachePolicy {
-    let Some(section) = lookup.section("cache", "lookup.X.cache") else { return CachePolicy::None };
+    let Some(section) = lookup.section("cache", "lookup.X.cache") else { return uncached(of) };
     let section = section.of_type(of);
     section.require("mode");
     let modes = [("none", Mode::None), ("partial", Mode::Partial), ("full", Mode::Full)];
     // What is found by keys alone cannot be loaded whole.
-    let offered = if matches!(of, "simulated" | "http") { &modes[..2] } else { &modes };
-    let Some(mode) = section.choice("mode", offered) else { return CachePolicy::None };
+    let offered = match of {
+        "simulated" | "http" | "redis" => &modes[..2],
+        // And files are found in memory alone.
+        "files" => &modes[2..],
+        _ => &modes[..],
+    };
+    let Some(mode) = section.choice("mode", offered) else { return uncached(of) };
     refuse_keys_of_other_modes(&section, mode, &modes);
     match mode {
         Mode::None => CachePolicy::None,
         Mode::Partial => CachePolicy::Partial(read_partial(&section)),
-        Mode::Full => CachePolicy::Full(read_full(&section)),
+        Mode::Full => CachePolicy::Full(read_full(&section, of)),
+    }
+}
+
+/// What goes without the section.
+fn uncached(of: &str) -> CachePolicy {
+    match of {
+        "files" => CachePolicy::Full(FullCache { reload_every: Some(LOOK_AT_FILES_EVERY), ..FullCache::default() }),
+        _ => CachePolicy::None,
     }
 }
 
@@ -127,10 +144,18 @@ fn read_partial(section: &Section) -> PartialCache {
         expire_misses_after: section.duration("expire_misses_after").map_or(default.expire_misses_after, unless_zero),
         refresh_after: section.duration("refresh_after"),
         serve_stale_for: section.duration("serve_stale_for").unwrap_or(default.serve_stale_for),
-        told_by: read_channel(section).map(|channel| ToldBy::Listen { channel }),
+        told_by: read_told_by(section),
     };
     refuse_useless_lifetimes(section, &cache);
     cache
+}
+
+/// A store has one of these keys at most.
+fn read_told_by(section: &Section) -> Option<ToldBy> {
+    match section.flag("tracking") {
+        Some(true) => Some(ToldBy::Tracking),
+        Some(false) | None => read_channel(section).map(|channel| ToldBy::Listen { channel }),
+    }
 }
 
 /// The channel on which PostgreSQL tells of changes.
@@ -164,9 +189,10 @@ fn refuse_useless_lifetimes(section: &Section, cache: &PartialCache) {
     }
 }
 
-fn read_full(section: &Section) -> FullCache {
+fn read_full(section: &Section, of: &str) -> FullCache {
+    let looked_at = (of == "files").then_some(LOOK_AT_FILES_EVERY);
     FullCache {
-        reload_every: section.duration("reload_every"),
+        reload_every: section.duration("reload_every").or(looked_at),
         load_timeout: section.duration("load_timeout").unwrap_or(FullCache::default().load_timeout),
         max_rows: max_rows(section),
         max_bytes: section.size("max_bytes"),

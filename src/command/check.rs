@@ -95,8 +95,12 @@ async fn look(lookup: &Lookup) -> Result<String> {
     let table = lookup.table().await?;
     let schema = table.store().schema();
     let kind = match &lookup.definition().kind {
-        LookupKind::Postgres(table) | LookupKind::Mysql(table) => format!("table {}", table.table),
+        LookupKind::Postgres(table) | LookupKind::Mysql(table) | LookupKind::Sqlite(table) => {
+            format!("table {}", table.table)
+        }
+        LookupKind::Redis(table) => format!("keys {}, each a {}", table.template, table.value.name()),
         LookupKind::Http(table) => table.shown.clone(),
+        LookupKind::Files(table) => format!("files {}", table.pattern),
         LookupKind::File { .. } => "file".to_string(),
         LookupKind::Simulated(config) => {
             let key = config.key.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
@@ -47,6 +48,33 @@ pub fn read_all(name: &str, data: &FileData, format: FileFormat, schema: &Schema
             };
             reading.lines(text.as_bytes(), format, schema)?;
         }
+    }
+    Ok(batches)
+}
+
+/// As [`read_all`], of a file whose bytes are here; `file` is its name for people.
+///
+/// # Errors
+/// The same.
+pub fn read_bytes(
+    name: &str,
+    file: &str,
+    bytes: Bytes,
+    format: FileFormat,
+    schema: &SchemaRef,
+) -> Result<Vec<RecordBatch>> {
+    let mut batches = Vec::new();
+    let mut send = |batch| {
+        batches.push(batch);
+        true
+    };
+    let skipped = AtomicU64::new(0);
+    let on_malformed = OnMalformed::Fail;
+    let mut reading =
+        Reading { name, file: file.to_string(), on_malformed, skipped: &skipped, skipped_here: 0, send: &mut send };
+    match format {
+        FileFormat::Parquet => read_parquet(&mut reading, bytes, schema)?,
+        FileFormat::Json | FileFormat::Csv => reading.lines(bytes.as_ref(), format, schema)?,
     }
     Ok(batches)
 }

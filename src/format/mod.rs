@@ -27,8 +27,8 @@ pub(crate) mod time_zone;
 
 use std::path::PathBuf;
 
-pub use file::{read_all, read_rows};
-pub use parquet_file::parquet_schema;
+pub use file::{read_all, read_bytes, read_rows};
+pub use parquet_file::{parquet_schema, parquet_schema_of_bytes};
 
 /// How a file's or a message's bytes hold rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

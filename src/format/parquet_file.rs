@@ -1,15 +1,16 @@
 //! Parquet files: their columns as PostgreSQL's types, and their rows.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, concat_batches};
+use bytes::Bytes;
 use datafusion::arrow::array::{Array, RecordBatch, RecordBatchOptions, new_null_array};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
+use parquet::file::reader::ChunkReader;
 
 use crate::error::{Code, Error, Result};
 use crate::format::OnMalformed;
@@ -22,8 +23,19 @@ use crate::pg_type::PgType;
 /// # Errors
 /// 22000 for a file that cannot be read, 0A000 for a column without a type in PostgreSQL, naming it.
 pub fn parquet_schema(path: &Path) -> Result<SchemaRef> {
-    let name = path.display().to_string();
-    let reader = ParquetRecordBatchReaderBuilder::try_new(open(path)?).map_err(|error| unreadable(&name, error))?;
+    schema_in(&path.display().to_string(), open(path)?)
+}
+
+/// As [`parquet_schema`], of a file whose bytes are here; `name` is its name for people.
+///
+/// # Errors
+/// The same.
+pub fn parquet_schema_of_bytes(name: &str, bytes: Bytes) -> Result<SchemaRef> {
+    schema_in(name, bytes)
+}
+
+fn schema_in(name: &str, file: impl ChunkReader + 'static) -> Result<SchemaRef> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| unreadable(name, error))?;
     let mut fields = Vec::with_capacity(reader.schema().fields().len());
     for field in reader.schema().fields() {
         let canonical = PgType::of_field(field)?.field(field.name(), field.is_nullable());
@@ -44,7 +56,11 @@ fn unreadable(file: &str, error: ParquetError) -> Error {
 }
 
 /// Reads the columns of `schema` by name; one that the file lacks is NULL.
-pub(crate) fn read_parquet(reading: &mut Reading<'_>, file: File, schema: &SchemaRef) -> Result<()> {
+pub(crate) fn read_parquet(
+    reading: &mut Reading<'_>,
+    file: impl ChunkReader + 'static,
+    schema: &SchemaRef,
+) -> Result<()> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| unreadable(&reading.file, error))?;
     let mut wanted = Vec::new();
     for field in schema.fields() {

@@ -63,6 +63,10 @@ impl Store for BreakerStore {
         self.store.indexed_columns().await
     }
 
+    async fn version(&self) -> Result<Option<u64>, StoreError> {
+        self.store.version().await
+    }
+
     fn changes(&self) -> Option<Changes> {
         self.store.changes()
     }

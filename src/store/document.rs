@@ -81,6 +81,59 @@ impl DocumentColumns {
     }
 }
 
+impl DocumentColumns {
+    /// The columns that a store which was asked by the key must give for this request.
+    pub(super) fn beside_key(&self, request: &LookupRequest) -> Vec<usize> {
+        let mut read: Vec<usize> = Vec::new();
+        for &column in request.shape.columns.iter().chain(&request.shape.key_columns) {
+            if !self.key.contains(&column) && !read.contains(&column) {
+                read.push(column);
+            }
+        }
+        read
+    }
+
+    /// The answer made of rows that were found by the key: `rows` has the columns `read`, those of the key come from the
+    /// request. Columns that are compared as well are compared here.
+    pub(super) fn answer(
+        &self,
+        request: &LookupRequest,
+        read: &[usize],
+        rows: &RecordBatch,
+        key_of_row: &UInt32Array,
+    ) -> Result<Answer> {
+        let shape = &request.shape;
+        let asked = |column: usize| {
+            let place = shape.key_columns.iter().position(|&of| of == column);
+            let keys = place.and_then(|place| request.keys.get(place));
+            keys.ok_or_else(|| Error::internal(format!("column {column} is neither read nor a key")))
+        };
+        let value_of = |column: usize| -> Result<ArrayRef> {
+            match read.iter().position(|&of| of == column) {
+                Some(place) => Ok(Arc::clone(rows.column(place))),
+                None => Ok(take(asked(column)?, key_of_row, None)?),
+            }
+        };
+        let mut matches: Option<BooleanArray> = None;
+        // The store was asked by the others.
+        for &column in shape.key_columns.iter().filter(|column| !self.key.contains(column)) {
+            let pg_type = PgType::of_field(self.schema.field(column))?;
+            let wanted = take(asked(column)?, key_of_row, None)?;
+            let equal = eq(&comparable(&value_of(column)?, &pg_type)?, &comparable(&wanted, &pg_type)?)?;
+            matches = Some(matches.map_or(Ok(equal.clone()), |matches| and(&matches, &equal))?);
+        }
+        let columns = shape.columns.iter().map(|&column| value_of(column)).collect::<Result<Vec<_>>>()?;
+        let rows = batch_of(Arc::new(self.schema.project(&shape.columns)?), columns, key_of_row.len())?;
+        Ok(match matches {
+            None => Answer { rows, key_of_row: key_of_row.clone() },
+            Some(matches) => Answer {
+                rows: filter_record_batch(&rows, &matches)?,
+                key_of_row: filter(key_of_row, &matches)?.as_primitive().clone(),
+            },
+        })
+    }
+}
+
 /// How documents say which key they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Matching {
@@ -165,45 +218,15 @@ impl<'r> DocumentRows<'r> {
         let read = self.decoder.finish()?;
         let key_of_row = std::mem::take(&mut self.key_of_row);
         let part = match self.matching {
-            Matching::ByCaller => self.matched_by_caller(&read, key_of_row)?,
+            Matching::ByCaller => {
+                self.columns.answer(self.request, &self.read, &read, &UInt32Array::from(key_of_row))?
+            }
             Matching::ByValue => self.matched_by_value(&read)?,
         };
         self.room.take(part.key_of_row.len() as u64 * POSITION_BYTES)?;
         part.rows.columns().iter().try_for_each(|column| self.room.take(column_bytes(column)))?;
         self.done.push(part);
         Ok(())
-    }
-
-    fn matched_by_caller(&self, read: &RecordBatch, key_of_row: Vec<u32>) -> Result<Answer> {
-        let key_of_row = UInt32Array::from(key_of_row);
-        let value_of = |column: usize| -> Result<ArrayRef> {
-            match self.read.iter().position(|&of| of == column) {
-                Some(place) => Ok(Arc::clone(read.column(place))),
-                None => Ok(take(self.key_array(column)?, &key_of_row, None)?),
-            }
-        };
-        let mut matches: Option<BooleanArray> = None;
-        let shape = &self.request.shape;
-        for (&column, keys) in shape.key_columns.iter().zip(&self.request.keys) {
-            // The store was asked by the others.
-            if self.columns.key.contains(&column) {
-                continue;
-            }
-            let pg_type = PgType::of_field(self.columns.schema.field(column))?;
-            let wanted = take(keys, &key_of_row, None)?;
-            let equal = eq(&comparable(&value_of(column)?, &pg_type)?, &comparable(&wanted, &pg_type)?)?;
-            matches = Some(matches.map_or(Ok(equal.clone()), |matches| and(&matches, &equal))?);
-        }
-        let columns = shape.columns.iter().map(|&column| value_of(column)).collect::<Result<Vec<_>>>()?;
-        let schema = Arc::new(self.columns.schema.project(&shape.columns)?);
-        let rows = batch_of(schema, columns, key_of_row.len())?;
-        Ok(match matches {
-            None => Answer { rows, key_of_row },
-            Some(matches) => Answer {
-                rows: filter_record_batch(&rows, &matches)?,
-                key_of_row: filter(&key_of_row, &matches)?.as_primitive().clone(),
-            },
-        })
     }
 
     /// Rows of keys that were not asked for are left out.
@@ -220,11 +243,5 @@ impl<'r> DocumentRows<'r> {
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let schema = Arc::new(self.columns.schema.project(&shape.columns)?);
         Ok(Answer { rows: batch_of(schema, columns, rows.len())?, key_of_row: UInt32Array::from(positions) })
-    }
-
-    fn key_array(&self, column: usize) -> Result<&ArrayRef> {
-        let place = self.request.shape.key_columns.iter().position(|&of| of == column);
-        let keys = place.and_then(|place| self.request.keys.get(place));
-        keys.ok_or_else(|| Error::internal(format!("column {column} is neither read nor a key")))
     }
 }

@@ -27,6 +27,8 @@ use super::{Answer, Changes, KeyEquality, LookupRequest, RowBatches, ScanRequest
 use crate::error::{Code, Error, Result};
 use crate::quantity::show_duration;
 
+/// How often a load begins anew because what it read was changed meanwhile.
+const LOAD_ATTEMPTS: usize = 3;
 /// How long a failed first load answers for those that come after it: a store that fails is not asked for every row.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -81,6 +83,8 @@ struct Whole {
 #[derive(Default)]
 struct State {
     rows: Option<Arc<MemoryTable>>,
+    /// What the store called the contents that `rows` are.
+    version: Option<u64>,
     loaded_at: Option<DateTime<Utc>>,
     /// Whether a load is under way that lookups wait for.
     is_loading: bool,
@@ -89,6 +93,12 @@ struct State {
     /// When the last load failed without rows to go on with.
     failed: Option<(Instant, StoreError)>,
     last_error: Option<(DateTime<Utc>, Error)>,
+}
+
+/// What a load has brought.
+struct Loaded {
+    rows: Arc<MemoryTable>,
+    version: Option<u64>,
 }
 
 impl FullStore {
@@ -114,6 +124,7 @@ impl FullStore {
         let rows = state.rows.as_ref().map_or(0, |rows| rows.rows() as u64);
         state.generation += 1;
         state.rows = None;
+        state.version = None;
         state.loaded_at = None;
         state.failed = None;
         rows
@@ -164,9 +175,12 @@ impl FullStore {
 /// Loads, and goes on loading every `reload_every` until the rows are declared invalid.
 async fn keep_loaded(whole: Arc<Whole>, generation: u64) {
     loop {
-        let key_sets = whole.lock().rows.as_ref().map(|rows| rows.key_sets()).unwrap_or_default();
+        let (key_sets, known) = {
+            let state = whole.lock();
+            (state.rows.as_ref().map(|rows| rows.key_sets()).unwrap_or_default(), state.version)
+        };
         let started = Instant::now();
-        let outcome = whole.load(key_sets).await;
+        let outcome = whole.load(&key_sets, known).await;
         let goes_on = whole.take_in(outcome, generation, started.elapsed());
         whole.ended.notify_waiters();
         let Some(reload_every) = whole.policy.reload_every.filter(|_| goes_on) else { return };
@@ -182,9 +196,9 @@ impl Whole {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All rows, with an index for each of `key_sets`.
-    async fn load(&self, key_sets: Vec<Vec<usize>>) -> Result<Arc<MemoryTable>, StoreError> {
-        let loading = AssertUnwindSafe(self.read(key_sets)).catch_unwind();
+    /// All rows, with an index for each of `key_sets`; `None` where they are those that `known` stands for.
+    async fn load(&self, key_sets: &[Vec<usize>], known: Option<u64>) -> Result<Option<Loaded>, StoreError> {
+        let loading = AssertUnwindSafe(self.read_if_changed(key_sets, known)).catch_unwind();
         match tokio::time::timeout(self.policy.load_timeout, loading).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Error::internal(format!("the store of lookup table \"{}\" panicked", self.name)).into()),
@@ -194,6 +208,22 @@ impl Whole {
                     show_duration(self.policy.load_timeout)
                 );
                 Err(StoreError::Failed { message, sqlstate: None })
+            }
+        }
+    }
+
+    async fn read_if_changed(&self, key_sets: &[Vec<usize>], known: Option<u64>) -> Result<Option<Loaded>, StoreError> {
+        let mut attempts = 1;
+        loop {
+            // Before reading: what changes meanwhile is read again.
+            let version = self.inner.version().await?;
+            if version.is_some() && version == known {
+                return Ok(None);
+            }
+            match self.read(key_sets.to_vec()).await {
+                Ok(rows) => return Ok(Some(Loaded { rows, version })),
+                Err(error) if version.is_some() && error.is_transient() && attempts < LOAD_ATTEMPTS => attempts += 1,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -236,7 +266,7 @@ impl Whole {
     }
 
     /// Whether there are rows to be kept up to date.
-    fn take_in(&self, outcome: Result<Arc<MemoryTable>, StoreError>, generation: u64, took: Duration) -> bool {
+    fn take_in(&self, outcome: Result<Option<Loaded>, StoreError>, generation: u64, took: Duration) -> bool {
         let name = &self.name;
         let mut state = self.lock();
         state.is_loading = false;
@@ -244,9 +274,14 @@ impl Whole {
             return false;
         }
         match outcome {
-            Ok(rows) => {
+            Ok(None) => {
+                state.last_error = None;
+                true
+            }
+            Ok(Some(Loaded { rows, version })) => {
                 tracing::info!("lookup table \"{name}\" was loaded in {took:.1?}: {} rows", rows.rows());
-                *state = State { rows: Some(rows), loaded_at: Some(Utc::now()), generation, ..State::default() };
+                let (rows, loaded_at) = (Some(rows), Some(Utc::now()));
+                *state = State { rows, version, loaded_at, generation, ..State::default() };
                 true
             }
             Err(error) => {
@@ -278,6 +313,10 @@ impl Store for FullStore {
     /// None is needed: rows are here already.
     async fn indexed_columns(&self) -> Result<Option<Vec<usize>>, StoreError> {
         Ok(None)
+    }
+
+    async fn version(&self) -> Result<Option<u64>, StoreError> {
+        self.whole.inner.version().await
     }
 
     fn changes(&self) -> Option<Changes> {

@@ -96,9 +96,7 @@ impl Failure {
         match self {
             Failure::Unavailable(text) => StoreError::Unavailable { message: format!("{request} {text}") },
             Failure::Failed(text) => StoreError::Failed { message: format!("{request} {text}"), sqlstate: None },
-            Failure::AboutKeys(text) => {
-                StoreError::Failed { message: format!("{request} {text}"), sqlstate: Some("22000".to_string()) }
-            }
+            Failure::AboutKeys(text) => StoreError::KeyRefused { message: format!("{request} {text}") },
             Failure::TooLarge => StoreError::TooLarge { max_answer_bytes },
         }
     }

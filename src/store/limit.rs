@@ -57,6 +57,10 @@ impl Store for LimitStore {
         self.store.indexed_columns().await
     }
 
+    async fn version(&self) -> Result<Option<u64>, StoreError> {
+        self.store.version().await
+    }
+
     fn changes(&self) -> Option<Changes> {
         self.store.changes()
     }

@@ -9,6 +9,9 @@ pub mod contract;
 mod contract_keyed;
 pub mod document;
 pub mod file;
+pub mod files;
+mod files_connection;
+mod files_pattern;
 pub mod full;
 pub mod http;
 mod http_connection;
@@ -36,10 +39,22 @@ mod postgres_scan;
 mod postgres_schema;
 mod postgres_tls;
 mod postgres_trigger;
+pub mod redis;
+mod redis_answer;
+mod redis_cluster;
+mod redis_connection;
+mod redis_key;
+mod redis_node;
+mod redis_template;
+mod redis_tracking;
 pub mod simulated;
 mod simulated_chance;
 mod size;
 mod sql_filter;
+pub mod sqlite;
+mod sqlite_connection;
+mod sqlite_schema;
+mod sqlite_value;
 pub mod template;
 #[cfg(test)]
 mod told;
@@ -87,6 +102,12 @@ pub trait Store: Debug + Display + Send + Sync {
     /// The columns (positions in [`Store::schema`]) that lead some index, so that lookups by them do not read the whole
     /// table; `None` where the store needs none, or cannot say.
     async fn indexed_columns(&self) -> Result<Option<Vec<usize>>, StoreError> {
+        Ok(None)
+    }
+
+    /// What tells the table's present contents from others, where the store knows it without reading them: they are read
+    /// again only when it is another.
+    async fn version(&self) -> Result<Option<u64>, StoreError> {
         Ok(None)
     }
 

@@ -3,8 +3,8 @@
 //! One request is one statement with the distinct keys as array parameters. PostgreSQL compares keys with rows, by
 //! the column's own `=`; which key a row belongs to is told by the key's ordinality, never by its value.
 //! The rest stands in `postgres_connection.rs` (pool, cancel, errors), `postgres_schema.rs` (columns and how to
-//! compare them), `sql_filter.rs` and `postgres_filter.rs` (conditions), `postgres_encode.rs` and `postgres_decode.rs` (values),
-//! `postgres_listen.rs` and `postgres_trigger.rs` (changes).
+//! compare them), `sql_filter.rs` and `postgres_filter.rs` (conditions), `postgres_encode.rs` and `postgres_decode.rs`
+//! (values), `postgres_listen.rs` and `postgres_trigger.rs` (changes).
 
 use std::fmt;
 use std::sync::Arc;

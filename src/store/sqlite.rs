@@ -18,13 +18,14 @@ use rusqlite::types::{Value as Stored, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 use tokio::sync::mpsc;
 
-pub use super::sqlite_connection::SqliteConnection;
 use super::size::{AnswerRoom, POSITION_BYTES};
+pub use super::sqlite_connection::SqliteConnection;
 use super::sqlite_connection::failure;
 use super::sqlite_schema::{SqliteColumn, quote_identifier, read_indexed, read_table};
 use super::sqlite_value::{RowDecoder, stored_keys};
 use super::{
-    Answer, DeclaredTable, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, SqlTable, Store, StoreError,
+    Answer, DeclaredTable, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, SqlTable, Store,
+    StoreError,
 };
 use crate::error::{Error, Result};
 
@@ -117,7 +118,7 @@ fn write_keys(database: &Connection, keys: &[Vec<Stored>], count: usize) -> rusq
     database.execute_batch(&format!(
         "CREATE TEMP TABLE IF NOT EXISTS {table} (number INTEGER PRIMARY KEY{names}); DELETE FROM temp.{table}"
     ))?;
-    let mut insert = database.prepare_cached(&format!("INSERT INTO temp.{table} VALUES (?{holes})"))?;
+    let mut insert = database.prepare(&format!("INSERT INTO temp.{table} VALUES (?{holes})"))?;
     for row in 0..count {
         let number = Stored::Integer(row as i64);
         let values = std::iter::once(&number).chain(keys.iter().map(|column| &column[row]));
@@ -136,7 +137,7 @@ fn answer(
 ) -> Result<Answer, StoreError> {
     let transaction = database.transaction().map_err(|error| failure(&error))?;
     write_keys(&transaction, keys, request.len()).map_err(|error| failure(&error))?;
-    let mut statement = transaction.prepare_cached(statement).map_err(|error| failure(&error))?;
+    let mut statement = transaction.prepare(statement).map_err(|error| failure(&error))?;
     let mut rows = statement.query([]).map_err(|error| failure(&error))?;
     let mut room = AnswerRoom::new(request.max_answer_bytes);
     let mut key_of_row = Vec::new();

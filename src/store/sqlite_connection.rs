@@ -14,8 +14,6 @@ use crate::error::{Code, Error, Result};
 
 /// How long a request waits for somebody who writes; then it is tried again, as the retry policy has it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Statements that a connection keeps prepared.
-const PREPARED_STATEMENTS: usize = 128;
 
 /// The connections that all lookup tables of a `[connection.X]` share. Nothing is opened before it is asked.
 pub struct SqliteConnection {
@@ -157,7 +155,6 @@ fn give_back(idle: &Mutex<Idle>, connection: Connection, file: Option<FileId>) {
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
     // A file from elsewhere must not run functions of its choice in views. Keys stay in memory.
     connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY")?;
     Ok(connection)

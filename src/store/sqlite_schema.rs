@@ -69,7 +69,8 @@ pub(super) fn read_table(
         Some((_, pg_type)) => Ok(pg_type.clone()),
         None => declared_type(&column.declared).ok_or_else(|| untold(&table.table, column)),
     };
-    let columns = exposed.iter().map(|column| Ok(SqliteColumn { name: column.name.clone(), pg_type: type_of(column)? }));
+    let columns =
+        exposed.iter().map(|column| Ok(SqliteColumn { name: column.name.clone(), pg_type: type_of(column)? }));
     let columns = columns.collect::<Result<Vec<_>>>()?;
     let mut key = known.iter().filter(|column| column.key_place > 0).collect::<Vec<_>>();
     key.sort_by_key(|column| column.key_place);
@@ -94,9 +95,8 @@ fn read_known(database: &Connection, table: &str) -> Result<Vec<Known>, StoreErr
         // Hidden columns of virtual tables are no columns to users; generated ones (2, 3) are.
         let sql = "SELECT name, type, pk FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1";
         let mut statement = database.prepare(sql)?;
-        let rows = statement.query_map([table], |row| {
-            Ok(Known { name: row.get(0)?, declared: row.get(1)?, key_place: row.get(2)? })
-        })?;
+        let rows = statement
+            .query_map([table], |row| Ok(Known { name: row.get(0)?, declared: row.get(1)?, key_place: row.get(2)? }))?;
         rows.collect()
     };
     let known = read().map_err(|error| failure(&error))?;

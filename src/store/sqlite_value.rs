@@ -64,7 +64,10 @@ impl RowDecoder {
             let builder = ColumnBuilder::new(&column.pg_type);
             (column, builder)
         };
-        Ok(RowDecoder { columns: columns.into_iter().map(builder).collect(), schema: Arc::new(schema.project(positions)?) })
+        Ok(RowDecoder {
+            columns: columns.into_iter().map(builder).collect(),
+            schema: Arc::new(schema.project(positions)?),
+        })
     }
 
     /// Takes the values of a row from its column `first` on; returns the bytes that they take in the answer.

@@ -21,7 +21,7 @@ fn catalog() -> String {
 }
 
 /// What tests/run has installed, by the variable that tells where.
-fn installed(variable: &str) -> String {
+pub fn installed(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: tests/run installs drivers and sets it"))
 }
 

@@ -317,6 +317,7 @@ async fn server_without_room_is_unavailable() {
     server.execute(&PEOPLE).await;
     let store = store(&server, "people").await;
     assert!(lookup(&store).await.is_ok());
+    // One is open already.
     server.execute(&["SET GLOBAL max_user_connections = 1"]).await;
     let one = MysqlConnection::try_new("erp".to_string(), &config(&server, 1)).unwrap();
     let message = unavailable(MysqlStore::connect(one, &table("people")).await.unwrap_err());

@@ -84,7 +84,9 @@ async fn hostile_keys_and_names_reach_the_server_as_values() {
     let column_name = "na`me' \"?; :b --";
     let quoted_name = |name: &str| format!("`{}`", name.replace('`', "``"));
     let (quoted_table, quoted_column) = (quoted_name(table_name), quoted_name(column_name));
-    let create = format!("CREATE TABLE {quoted_table} (id int PRIMARY KEY, {quoted_column} mediumtext, KEY ({quoted_column}(50)))");
+    let create = format!(
+        "CREATE TABLE {quoted_table} (id int PRIMARY KEY, {quoted_column} mediumtext, KEY ({quoted_column}(50)))"
+    );
     server.execute(&["CREATE TABLE witness (id int)", "INSERT INTO witness VALUES (1)", &create]).await;
     // Every second key has a row.
     for rows in keys.iter().enumerate().step_by(2).collect::<Vec<_>>().chunks(500) {

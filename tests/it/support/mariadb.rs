@@ -46,7 +46,9 @@ impl MariadbServer {
     /// As [`MariadbServer::start`], with TLS.
     pub fn start_with_tls(certificates: &Certificates) -> MariadbServer {
         let option = |name: &str, file: &str| format!("--ssl-{name}={}", certificates.path(file).display());
-        MariadbServer::start_with(&[option("cert", "server.crt"), option("key", "server.key")])
+        // An address of this machine that the certificate does not name as well.
+        let addresses = "--bind-address=127.0.0.1,127.0.0.2".to_string();
+        MariadbServer::start_with(&[option("cert", "server.crt"), option("key", "server.key"), addresses])
     }
 
     /// As [`MariadbServer::start`], and writes every statement that it receives to [`MariadbServer::statements`].

@@ -1,9 +1,12 @@
 //! What several tests need.
 
 pub mod certificate;
+pub mod http_service;
 pub mod lookaside;
 pub mod mariadb;
 pub mod postgres;
 pub mod process;
 pub mod raw;
+pub mod redis;
+pub mod s3;
 pub mod script;
