@@ -52,6 +52,31 @@ fn only_postgres(text: &str) -> PostgresConnection {
     }
 }
 
+#[test]
+fn connections_to_mysql_have_their_defaults() {
+    let only = |lines: &str| {
+        let text = format!("[connection.erp]\ntype = \"mysql\"\n{lines}\n");
+        match read_valid(&text).connections.remove(0).kind {
+            ConnectionKind::Mysql(config) => config,
+            other => panic!("{other:?}"),
+        }
+    };
+    let config = only("url = \"mysql://me:p%40ss@db.example.com/erp\"");
+    assert_eq!((config.host.as_str(), config.port, config.user.as_str()), ("db.example.com", 3306, "me"));
+    assert_eq!((config.password.as_deref(), config.database.as_deref()), (Some("p@ss"), Some("erp")));
+    assert_eq!((config.sslmode, config.max_connections.get()), (SslMode::VerifyFull, 8));
+    let config = only("url = \"mysql://me@[::1]:3307\"");
+    assert_eq!(
+        (config.host.as_str(), config.port, config.database, config.sslmode),
+        ("::1", 3307, None, SslMode::Disable)
+    );
+    let config = only("host = \"/run/mysqld.sock\"\nuser = \"me\"\npassword = \"p\"");
+    assert_eq!(
+        (config.host.as_str(), config.password.as_deref(), config.sslmode),
+        ("/run/mysqld.sock", Some("p"), SslMode::Disable)
+    );
+}
+
 /// A catalog in which `key` has the value `value`; other keys may be missing.
 fn catalog_with(key: &Key, value: &str) -> String {
     let declared = match (key.section.split('.').next(), key.of.first()) {

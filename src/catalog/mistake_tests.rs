@@ -412,7 +412,7 @@ fn references_lead_somewhere() {
 
 #[test]
 fn a_wrong_connection_is_one_problem_and_not_two() {
-    let text = "[lookup.l]\nconnection = \"c\"\ntable = \"x\"\n[connection.c]\ntype = \"mysql\"\n";
+    let text = "[lookup.l]\nconnection = \"c\"\ntable = \"x\"\n[connection.c]\ntype = \"kafka\"\n";
     assert_eq!(problems(text).len(), 1);
 }
 
@@ -541,6 +541,41 @@ fn urls_that_no_client_could_use_are_refused_without_being_shown() {
     ] {
         assert_problem(&shop(&format!("url = \"{url}\"")), expected);
     }
+}
+
+#[test]
+fn connections_to_mysql_are_held_to_their_form() {
+    let mysql = |lines: &str| format!("[connection.erp]\ntype = \"mysql\"\n{lines}\n");
+    const FORM: &str = "Write mysql://USER:PASSWORD@HOST:PORT/DATABASE";
+    for (url, expected) in [
+        ("postgres://a:s3cret@b/c", format!("is not a url of MariaDB or MySQL (hint: {FORM}.)")),
+        (
+            "mysql://a:s3cret@b:port/c",
+            format!("cannot be read (hint: {FORM}, with special characters of the password as %XX.)"),
+        ),
+        ("mysql://b/c", format!("names no user (hint: {FORM}.)")),
+        (
+            "mysql://a:s3cret@b/c?require_ssl=false",
+            "has options (hint: Write sslmode and sslrootcert as keys beside the url; there are no others.)"
+                .to_string(),
+        ),
+    ] {
+        let expected = format!("3:7: \"url\" in [connection.erp] {expected}");
+        assert_problem(&mysql(&format!("url = \"{url}\"")), &expected);
+    }
+    assert_problem(&mysql("host = \"db\""), "1:13: [connection.erp] lacks \"user\"");
+    assert_problem(
+        &mysql("url = \"mysql://a@b/c\"\nport = 5"),
+        "4:1: \"port\" in [connection.erp] does not go with \"url\" (hint: Write it into the url, or leave the url out.)",
+    );
+    assert_problem(
+        &mysql("host = \"/run/mysqld.sock\"\nuser = \"a\"\nsslmode = \"verify-full\""),
+        "5:1: \"sslmode\" in [connection.erp] does not go with a socket (hint: Nothing leaves this machine: leave it out.)",
+    );
+    assert_problem(
+        &mysql("url = \"mysql://a@127.0.0.1/c\"\nsslrootcert = \"ca.crt\""),
+        "4:1: \"sslrootcert\" in [connection.erp] has no effect without TLS (hint: Write sslmode = \"verify-full\" as well.)",
+    );
 }
 
 #[test]
