@@ -45,6 +45,16 @@ pub(super) const HOSTILE: [&str; 10] = [
     "{a,b} [1,2]",
 ];
 
+/// The id of the row with a big value.
+const BIG_ID: i64 = 11;
+/// How often [`HOSTILE`] stands in it: some 250 kB.
+const BIG_REPEATS: usize = 2000;
+
+/// A text that fits into no packet, buffer or page, of what must not be cut anywhere.
+fn big_value() -> String {
+    HOSTILE.concat().repeat(BIG_REPEATS)
+}
+
 /// A row of [`table`].
 type Person<'a> = (Option<i64>, Option<&'a str>, Option<&'a str>, Option<&'a str>);
 
@@ -62,6 +72,8 @@ pub fn table() -> Result<RecordBatch> {
         (Some(i64::MAX), Some("max"), Some("Max"), None),
         (Some(i64::MIN), Some("min"), Some("Min"), None),
     ];
+    let big = big_value();
+    rows.push((Some(BIG_ID), Some("big"), Some("Big"), Some(&big)));
     rows.extend(HOSTILE.iter().map(|&text| (Some(9), Some(text), Some(text), Some(text))));
     let bulk = (0..BULK_ROWS).map(|i| (FIRST_BULK_ID + i, format!("name {i}")));
     let bulk = bulk.collect::<Vec<_>>();
@@ -96,6 +108,7 @@ pub async fn check(store: &dyn Store, order: RowOrder) -> Result<()> {
     suite.columns_come_as_asked().await?;
     suite.composite_keys_match_as_a_whole().await?;
     suite.hostile_texts_are_only_texts().await?;
+    suite.big_values_come_whole().await?;
     suite.large_request_is_answered_by_position().await?;
     suite.concurrent_requests_do_not_mix().await
 }
@@ -155,6 +168,15 @@ impl Suite<'_> {
         asked.extend(["eu' OR '1'='1", "no\0thing", "\0"]);
         let expected = HOSTILE.iter().zip(0..).map(|(text, i)| (i, vec![vec![text.to_string()]])).collect();
         self.holds("hostile texts are only texts", &[REGION], &[NAME], &[texts(&asked)], &expected).await
+    }
+
+    async fn big_values_come_whole(&self) -> Result<()> {
+        let keys = [bigints(&[4, BIG_ID, 1])];
+        let row = |name: &str, note: &str| vec![vec![name.to_string(), note.to_string()]];
+        let expected = Found::from([(1, row("Big", &big_value())), (2, row("Ann", "first"))]);
+        self.holds("big values come whole", &[ID], &[NAME, NOTE], &keys, &expected).await?;
+        // And as a key, of which there is none.
+        self.holds("big keys are only keys", &[NAME], &[ID], &[texts(&[&big_value()])], &Found::new()).await
     }
 
     async fn large_request_is_answered_by_position(&self) -> Result<()> {

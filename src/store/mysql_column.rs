@@ -93,7 +93,7 @@ impl StoredColumn {
                 format!("column \"{}\" has the type {}, which cannot be read as {pg_type}", self.name, self.declared);
             return Err(Error::unsupported(message));
         }
-        let is_own = own.as_ref() == Some(&pg_type);
+        let is_own = own.as_ref().is_some_and(|own| *own == pg_type || (is_moment(own) && is_moment(&pg_type)));
         let keys = self.key_form(own.as_ref(), &pg_type)?;
         Ok(MysqlColumn {
             name: self.name.clone(),
@@ -150,7 +150,7 @@ impl StoredColumn {
     fn value(&self, own: Option<&PgType>, wanted: &PgType) -> String {
         let column = self.column();
         match (own, wanted) {
-            (Some(own), wanted) if own == wanted => column,
+            (Some(own), wanted) if own == wanted || (is_moment(own) && is_moment(wanted)) => column,
             (_, wanted) if self.data_type == "bit" && is_number(wanted) => format!("CAST({column} AS UNSIGNED)"),
             (Some(own), wanted) if is_number(own) && is_number(wanted) => column,
             (Some(PgType::Bytea), PgType::Text) => column,
@@ -175,9 +175,7 @@ impl StoredColumn {
             (_, PgType::Bytea, PgType::Bytea | PgType::Text | PgType::Uuid) => Some(KeyForm::Bytes),
             (_, PgType::Date, PgType::Date) => Some(KeyForm::Date),
             (_, PgType::Time, PgType::Time) => Some(KeyForm::Time),
-            (_, PgType::Timestamp, PgType::Timestamp) | (_, PgType::Timestamptz, PgType::Timestamptz) => {
-                Some(KeyForm::Moment)
-            }
+            (_, own, wanted) if is_moment(own) && is_moment(wanted) => Some(KeyForm::Moment),
             (_, _, _) => None,
         })
     }
@@ -243,6 +241,11 @@ impl StoredColumn {
 /// Whether the server compares values of the type as numbers without a rest.
 fn is_number(pg_type: &PgType) -> bool {
     matches!(pg_type, PgType::Bool | PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Numeric { .. })
+}
+
+/// Whether the type is a day with its time: in a session in UTC one with a zone is read and compared as one without.
+fn is_moment(pg_type: &PgType) -> bool {
+    matches!(pg_type, PgType::Timestamp | PgType::Timestamptz)
 }
 
 /// Whether texts are equal only where they are the same: all other collations ignore at least blanks at the end.

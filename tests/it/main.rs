@@ -4,6 +4,7 @@
 mod access;
 mod activity;
 mod architecture;
+mod canaries;
 mod clients;
 mod commands;
 mod conformance;
@@ -13,6 +14,7 @@ mod full_cache;
 mod fuzz;
 mod grants;
 mod hearing;
+mod mysql;
 mod protocol;
 mod protocol_copy;
 mod protocol_stop;

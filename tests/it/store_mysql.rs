@@ -69,8 +69,11 @@ fn inserts(name: &str, rows: &RecordBatch) -> Vec<String> {
 async fn contract_holds_with_an_index_and_without() {
     let server = MariadbServer::shared();
     let rows = contract::table().unwrap();
-    let indexes =
-        [("contract", ""), ("contract_indexed", ", KEY (id, region)"), ("contract_texts", ", KEY (region(40), id)")];
+    let indexes = [
+        ("contract", ""),
+        ("contract_indexed", ", KEY (id, region(40))"),
+        ("contract_texts", ", KEY (region(40), id)"),
+    ];
     for (name, index) in indexes {
         let create = format!("CREATE TABLE {name} (id bigint, region text, name text, note text{index})");
         server.execute(&[&create]).await;

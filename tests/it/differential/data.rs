@@ -144,20 +144,63 @@ impl Data {
         Data { orders, people, places, arrivals }
     }
 
+    /// The same without what only PostgreSQL's floats can be, in the tables: NULL instead.
+    pub fn with_finite_tables(mut self) -> Self {
+        let ratio = PEOPLE.iter().position(|(name, _)| *name == "ratio").unwrap();
+        for row in &mut self.people {
+            row[ratio] = row[ratio].take().filter(|text| !matches!(text.as_str(), "NaN" | "Infinity" | "-Infinity"));
+        }
+        self
+    }
+
     /// The statements that make the tables in PostgreSQL, in a schema of their own.
-    pub fn postgres(&self) -> String {
-        let mut sql = "CREATE SCHEMA differential; SET search_path = differential;\n".to_string();
-        let tables = [
-            ("orders", &ORDERS[..], &self.orders),
-            ("people", &PEOPLE, &self.people),
-            ("places", &PLACES, &self.places),
-        ];
-        for (name, columns, rows) in tables {
+    pub fn postgres(&self, schema: &str) -> String {
+        let mut sql = format!("CREATE SCHEMA {schema}; SET search_path = {schema};\n");
+        for (name, columns, rows) in [("orders", &ORDERS[..], &self.orders)].into_iter().chain(self.tables()) {
             let columns: Vec<String> = columns.iter().map(|(name, pg_type)| format!("{name} {pg_type}")).collect();
             sql.push_str(&format!("CREATE TABLE {name} ({});\n{};\n", columns.join(", "), insert(name, rows)));
         }
         sql.push_str("CREATE INDEX ON people (big);\nCREATE VIEW late_orders AS SELECT * FROM orders WHERE n > 100");
         sql
+    }
+
+    /// The statements that make the lookup tables in MariaDB.
+    pub fn mariadb(&self) -> Vec<String> {
+        let mut statements = vec![];
+        for (name, columns, rows) in self.tables() {
+            let declared: Vec<String> =
+                columns.iter().map(|(name, pg_type)| format!("{name} {}", mariadb_type(pg_type))).collect();
+            statements.push(format!("CREATE TABLE {name} ({}, KEY (big))", declared.join(", ")));
+            let value = |(value, (_, pg_type)): (&Option<String>, &(&str, &str))| match value {
+                Some(text) => mariadb_literal(pg_type, text),
+                None => "NULL".to_string(),
+            };
+            let row = |row: &Row| format!("({})", row.iter().zip(columns).map(value).collect::<Vec<_>>().join(", "));
+            statements
+                .push(format!("INSERT INTO {name} VALUES {}", rows.iter().map(row).collect::<Vec<_>>().join(",\n")));
+        }
+        statements
+    }
+
+    /// The statements that make a lookup table in SQLite, with these rows.
+    pub fn sqlite(&self, name: &str, rows: &[Row]) -> String {
+        let (_, columns, _) = self.tables().into_iter().find(|(table, _, _)| *table == name).unwrap();
+        let declared: Vec<String> = columns.iter().map(|(name, pg_type)| format!("{name} {pg_type}")).collect();
+        let value = |(value, (_, pg_type)): (&Option<String>, &(&str, &str))| match (value, *pg_type) {
+            (None, _) => "NULL".to_string(),
+            (Some(text), "boolean") => (if text == "t" { "1" } else { "0" }).to_string(),
+            (Some(text), "bytea") => format!("x'{}'", text.trim_start_matches("\\x")),
+            (Some(text), "int" | "bigint" | "double precision") => text.clone(),
+            (Some(text), _) => format!("'{}'", text.replace('\'', "''")),
+        };
+        let row = |row: &Row| format!("({})", row.iter().zip(columns).map(value).collect::<Vec<_>>().join(", "));
+        let rows = rows.iter().map(row).collect::<Vec<_>>().join(",\n");
+        format!("CREATE TABLE {name} ({}); CREATE INDEX {name}_big ON {name} (big); INSERT INTO {name} VALUES {rows}", declared.join(", "))
+    }
+
+    /// The lookup tables with their columns, as PostgreSQL declares them.
+    fn tables(&self) -> [(&'static str, &'static [(&'static str, &'static str)], &Vec<Row>); 2] {
+        [("people", &PEOPLE, &self.people), ("places", &PLACES, &self.places)]
     }
 
     /// The statements that put the same orders into the push stream `arriving`, and make them an end.
@@ -219,4 +262,29 @@ fn insert(table: &str, rows: &[Row]) -> String {
     };
     let row = |row: &Row| format!("({})", row.iter().map(quoted).collect::<Vec<_>>().join(", "));
     format!("INSERT INTO {table} VALUES {}", rows.iter().map(row).collect::<Vec<_>>().join(",\n"))
+}
+
+/// What holds the same values in MariaDB; its `timestamp` has the years from 1970 to 2038 alone.
+fn mariadb_type(pg_type: &str) -> String {
+    match pg_type {
+        "boolean" => "bit(1)".to_string(),
+        "bytea" => "varbinary(100)".to_string(),
+        "double precision" => "double".to_string(),
+        "timestamptz" => "datetime(6)".to_string(),
+        pg_type => pg_type.replace("numeric", "decimal"),
+    }
+}
+
+/// The value that PostgreSQL reads from `text`, as MariaDB's statements have it.
+fn mariadb_literal(pg_type: &str, text: &str) -> String {
+    match pg_type {
+        "boolean" => (if text == "t" { "b'1'" } else { "b'0'" }).to_string(),
+        "bytea" => format!("x'{}'", text.trim_start_matches("\\x")),
+        "timestamptz" => {
+            let text = if text[19..].contains(':') { text.to_string() } else { format!("{text}:00") };
+            let moment = chrono::DateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S%.f%:z").unwrap();
+            format!("'{}'", moment.naive_utc().format("%Y-%m-%d %H:%M:%S%.6f"))
+        }
+        _ => crate::store_mysql::quoted(text),
+    }
 }

@@ -1,7 +1,8 @@
 //! Lookup joins against PostgreSQL's ordinary joins of the same random rows: the same bag of rows in each ordering, at
 //! each batch size, cached, held whole, and not; and in order of arrival where that is asked for.
 //!
-//! Reads of the lookup tables outside of lookup joins are compared as well.
+//! Reads of the lookup tables outside of lookup joins are compared as well. Each kind of store ([`Kind`]) holds the same
+//! tables as PostgreSQL, which is the judge of all of them.
 //!
 //! Both systems get the same text, where `LOOKUP JOIN` is what PostgreSQL calls `JOIN`. `joins.rs` has the joins,
 //! `data.rs` makes the rows from a seed: `LOOKASIDE_SEED=7 cargo test --test it differential` takes another one.
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::support::lookaside::Lookaside;
+use crate::support::mariadb::MariadbServer;
 use crate::support::postgres::PostgresServer;
 use data::Data;
 
@@ -26,6 +28,8 @@ const DEFAULT_SEED: u64 = 20_240_229;
 
 /// The lookup tables of the catalog: the same tables of the store, cached, held whole, and not.
 const TABLES: [&str; 2] = ["people", "places"];
+
+const SQLITE_FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/differential.db");
 
 /// One way to run all joins.
 #[derive(Clone, Copy, Debug)]
@@ -42,30 +46,121 @@ struct Case {
     is_join: bool,
 }
 
+/// A store that holds the lookup tables.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Postgres,
+    Mysql,
+    Sqlite,
+}
+
+impl Kind {
+    /// PostgreSQL's schema with the tables of this store.
+    fn schema(self) -> &'static str {
+        match self {
+            Kind::Postgres => "differential",
+            Kind::Mysql => "differential_mysql",
+            Kind::Sqlite => "differential_sqlite",
+        }
+    }
+
+    fn data(self, seed: u64) -> Data {
+        match self {
+            Kind::Postgres => Data::new(seed),
+            Kind::Mysql | Kind::Sqlite => Data::new(seed).with_finite_tables(),
+        }
+    }
+
+    /// Puts the tables into the store, where PostgreSQL is not the store itself.
+    async fn load(self, data: &Data) {
+        match self {
+            Kind::Postgres => {}
+            Kind::Mysql => {
+                let mariadb = MariadbServer::shared();
+                mariadb
+                    .execute(&["CREATE DATABASE differential CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"])
+                    .await;
+                let statements = data.mariadb();
+                let statements = ["USE differential"].into_iter().chain(statements.iter().map(String::as_str));
+                mariadb.execute(&statements.collect::<Vec<_>>()).await;
+            }
+            Kind::Sqlite => {
+                // As PostgreSQL writes the values.
+                let set = format!("SET search_path = {}; SET TimeZone = 'UTC'", self.schema());
+                let _ = std::fs::remove_file(SQLITE_FILE);
+                let database = rusqlite::Connection::open(SQLITE_FILE).unwrap();
+                for name in TABLES {
+                    let rows = PostgresServer::shared().query(&format!("{set}; SELECT * FROM {name}")).await;
+                    database.execute_batch(&data.sqlite(name, &rows)).unwrap();
+                }
+            }
+        }
+    }
+
+    /// The lines of the connection to the store.
+    fn connection(self) -> String {
+        let (of, key, place) = match self {
+            Kind::Postgres => ("postgres", "url", PostgresServer::shared().url()),
+            Kind::Mysql => ("mysql", "url", MariadbServer::shared().url()),
+            Kind::Sqlite => ("sqlite", "path", SQLITE_FILE.to_string()),
+        };
+        format!("[connection.store]\ntype = \"{of}\"\n{key} = \"{place}\"\nmax_connections = 4\n")
+    }
+
+    /// The lines that say where one of [`TABLES`] is.
+    fn table(self, name: &str) -> String {
+        let from = format!("connection = \"store\"\ntable = \"differential.{name}\"\n");
+        match (self, name) {
+            (Kind::Sqlite, _) => from.replace("differential.", ""),
+            (Kind::Mysql, "people") => format!("{from}types = {{ at = \"timestamptz\" }}\n"),
+            (_, _) => from,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_joins_give_the_rows_of_postgresql_joins() {
+    let sizes = [1, 7, 1000];
+    let ways =
+        ["ordered", "unordered"].into_iter().flat_map(|ordering| sizes.map(|batch_size| Way { ordering, batch_size }));
+    compare(Kind::Postgres, &ways.collect::<Vec<_>>()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookup_joins_over_mariadb_give_the_rows_of_postgresql_joins() {
+    let ways = [Way { ordering: "ordered", batch_size: 1000 }, Way { ordering: "unordered", batch_size: 7 }];
+    compare(Kind::Mysql, &ways).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookup_joins_over_sqlite_give_the_rows_of_postgresql_joins() {
+    let ways = [Way { ordering: "ordered", batch_size: 1000 }, Way { ordering: "unordered", batch_size: 7 }];
+    compare(Kind::Sqlite, &ways).await;
+}
+
+/// Runs all joins in each of these ways, with their tables in a store of this kind.
+async fn compare(kind: Kind, ways: &[Way]) {
     let seed = std::env::var("LOOKASIDE_SEED").map_or(DEFAULT_SEED, |seed| seed.parse().unwrap());
-    let data = Arc::new(Data::new(seed));
+    let data = Arc::new(kind.data(seed));
     let server = PostgresServer::shared();
-    server.execute(&data.postgres()).await;
-    let cases = Arc::new(cases(server).await);
+    server.execute(&data.postgres(kind.schema())).await;
+    kind.load(&data).await;
+    let cases = Arc::new(cases(server, kind.schema()).await);
     let barren: Vec<&str> =
         cases.iter().filter(|case| case.expected.is_empty()).map(|case| case.sql.as_str()).collect();
     // Another seed may leave a join or two without rows; if it were many, the data would be of no use.
     assert!(barren.len() * 20 < cases.len(), "seed {seed}: no rows to compare in {barren:#?}");
 
-    let mut ways = JoinSet::new();
-    for ordering in ["ordered", "unordered"] {
-        for batch_size in [1, 7, 1000] {
-            ways.spawn(check(Way { ordering, batch_size }, Arc::clone(&data), Arc::clone(&cases)));
-        }
+    let mut running = JoinSet::new();
+    for way in ways {
+        running.spawn(check(kind, *way, Arc::clone(&data), Arc::clone(&cases)));
     }
-    let differences = ways.join_all().await.concat();
+    let differences = running.join_all().await.concat();
     assert!(differences.is_empty(), "seed {seed}: {} differences\n{}", differences.len(), differences.join("\n"));
 }
 
 /// All joins with PostgreSQL's rows.
-async fn cases(server: &PostgresServer) -> Vec<Case> {
+async fn cases(server: &PostgresServer, schema: &str) -> Vec<Case> {
     let join =
         |kind, condition: &str| format!("SELECT o.n, p.id, p.code FROM orders AS o {kind} people AS p ON {condition}");
     let inner = joins::KEYS.iter().map(|condition| join("LOOKUP JOIN", condition));
@@ -75,7 +170,8 @@ async fn cases(server: &PostgresServer) -> Vec<Case> {
     let reads = joins::READS.iter().map(|sql| (sql.to_string(), false));
     let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
     let asking = async {
-        client.batch_execute("SET search_path = differential; SET TimeZone = 'UTC'").await.unwrap();
+        let settings = format!("SET search_path = {schema}; SET TimeZone = 'UTC'");
+        client.batch_execute(&settings).await.unwrap();
         let mut cases = vec![];
         for (sql, is_join) in joins.chain(reads) {
             let expected = rows(&client, &sql.replace("LOOKUP JOIN", "JOIN")).await;
@@ -91,8 +187,8 @@ async fn cases(server: &PostgresServer) -> Vec<Case> {
 }
 
 /// Runs all joins in one way on a server of their own, whose cache is empty at first.
-async fn check(way: Way, data: Arc<Data>, cases: Arc<Vec<Case>>) -> Vec<String> {
-    let lookaside = Lookaside::start(&catalog()).await;
+async fn check(kind: Kind, way: Way, data: Arc<Data>, cases: Arc<Vec<Case>>) -> Vec<String> {
+    let lookaside = Lookaside::start(&catalog(kind)).await;
     let client = lookaside.connect().await;
     for statement in data.lookaside() {
         rows(&client, &statement).await.unwrap_or_else(|error| panic!("{error} in {statement}"));
@@ -199,9 +295,8 @@ async fn counters(lookaside: &Lookaside, suffix: &str) -> LookupCounters {
     sum
 }
 
-fn catalog() -> String {
-    let url = PostgresServer::shared().url();
-    let mut text = format!("[connection.store]\ntype = \"postgres\"\nurl = \"{url}\"\nmax_connections = 4\n");
+fn catalog(kind: Kind) -> String {
+    let mut text = kind.connection();
     text.push_str("[stream.arriving]\ntype = \"push\"\n[stream.arriving.columns]\n");
     for (name, pg_type) in data::ORDERS {
         // A column of a stream has no length.
@@ -209,7 +304,7 @@ fn catalog() -> String {
         text.push_str(&format!("{name} = \"{pg_type}\"\n"));
     }
     for table in TABLES {
-        let from = format!("connection = \"store\"\ntable = \"differential.{table}\"\n");
+        let from = kind.table(table);
         text.push_str(&format!("[lookup.{table}]\n{from}"));
         text.push_str(&format!("[lookup.{table}_cached]\n{from}cache = {{ mode = \"partial\" }}\n"));
         text.push_str(&format!("[lookup.{table}_full]\n{from}cache = {{ mode = \"full\" }}\n"));
