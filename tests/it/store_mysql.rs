@@ -456,3 +456,24 @@ async fn indexes_are_known_and_used() {
         assert!((1.0..10.0).contains(&rows), "column {column}: {rows} rows were read for 2 keys");
     }
 }
+
+#[tokio::test]
+async fn wide_rows_come_whole_and_in_order() {
+    const COLUMNS: usize = 500;
+    let server = MariadbServer::shared();
+    let declared = (1..=COLUMNS).map(|n| format!("c{n} {}", ["int", "text", "double"][n % 3])).collect::<Vec<_>>();
+    let values = (1..=COLUMNS).map(|n| if n % 7 == 0 { "NULL".to_string() } else { n.to_string() }).collect::<Vec<_>>();
+    let create = format!("CREATE TABLE wide_rows (id int PRIMARY KEY, {})", declared.join(", "));
+    let insert = format!("INSERT INTO wide_rows VALUES (1, {})", values.join(", "));
+    server.execute(&[&create, &insert]).await;
+    let store = store(server, "wide_rows").await;
+    let columns = (1..=COLUMNS).rev().collect::<Vec<_>>();
+    let answer = store.lookup(&request(&[0], &columns, &[], vec![ints(&[1, 2])])).await.unwrap();
+    let shown = |n: usize| match (n % 7, n % 3) {
+        (0, _) => "NULL".to_string(),
+        (_, 2) => format!("{n}.0"),
+        (_, _) => n.to_string(),
+    };
+    let expected = columns.iter().map(|n| shown(*n)).collect::<Vec<_>>().join(" | ");
+    assert_eq!(texts(&answer), [format!("0: {expected}")]);
+}
