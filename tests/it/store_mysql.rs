@@ -75,7 +75,7 @@ async fn contract_holds_with_an_index_and_without() {
         ("contract_texts", ", KEY (region(40), id)"),
     ];
     for (name, index) in indexes {
-        let create = format!("CREATE TABLE {name} (id bigint, region text, name text, note text{index})");
+        let create = format!("CREATE TABLE {name} (id bigint, region text, name text, note mediumtext{index})");
         server.execute(&[&create]).await;
         for insert in inserts(name, &rows) {
             server.execute(&[&insert]).await;
