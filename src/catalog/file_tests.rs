@@ -80,23 +80,27 @@ fn connections_to_mysql_have_their_defaults() {
 /// A catalog in which `key` has the value `value`; other keys may be missing.
 fn catalog_with(key: &Key, value: &str) -> String {
     let declared = match (key.section.split('.').next(), key.of.first()) {
-        (Some("lookup"), Some(&("postgres" | "mysql" | "http" | "files"))) => "connection = \"c\"",
-        (Some("lookup"), Some(&"simulated")) => "type = \"simulated\"",
-        (Some("lookup"), _) if key.name == "columns" => "type = \"file\"\nformat = \"json\"",
-        (Some("lookup"), _) if key.name != "type" => "type = \"file\"",
-        (Some("connection"), Some(&"http")) => "type = \"http\"",
-        (Some("connection"), Some(&"files")) => "type = \"files\"",
-        (Some("connection"), _) if key.name == "comment" => "type = \"postgres\"\nhost = \"db\"",
-        (Some("connection"), _) if key.name != "type" => "type = \"postgres\"",
-        (Some("stream"), Some(&"generator")) => "type = \"generator\"",
-        (Some("stream"), Some(&"file")) => "type = \"file\"",
-        (Some("stream"), _) if key.name != "type" => "type = \"push\"",
-        _ => "",
+        (Some("lookup"), Some(&("file" | "simulated"))) if key.name == "columns" && key.of == ["file"] => {
+            "type = \"file\"\nformat = \"json\"".to_string()
+        }
+        (Some("lookup"), Some(of @ &("file" | "simulated"))) => format!("type = \"{of}\""),
+        (Some("lookup"), Some(_)) => "connection = \"c\"".to_string(),
+        (Some("lookup"), None) if key.name != "type" => "type = \"file\"".to_string(),
+        (Some("connection"), None) if key.name == "comment" => "type = \"postgres\"\nhost = \"db\"".to_string(),
+        (Some("connection"), Some(of)) => format!("type = \"{of}\""),
+        (Some("stream"), Some(of @ &("generator" | "file"))) => format!("type = \"{of}\""),
+        (Some("stream"), _) if key.name != "type" => "type = \"push\"".to_string(),
+        _ => String::new(),
     };
-    let declared = if declared.starts_with(key.name) { "" } else { declared };
+    let declared = if declared.starts_with(key.name) { String::new() } else { declared };
     let path: Vec<&str> = key.section.split('.').collect();
     let text = match path.as_slice() {
         [""] => format!("{} = {value}", key.name),
+        // Only documents have columns that are tables.
+        ["lookup", "X", "columns", "Y"] => {
+            let table = "[lookup.X]\nconnection = \"c\"\n[connection.c]\ntype = \"http\"";
+            format!("{table}\n[{}]\n{} = {value}", key.section, key.name)
+        }
         [kind, name, inner] => {
             let mode = match (*inner, key.name) {
                 ("cache", "mode") => "",

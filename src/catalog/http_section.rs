@@ -173,7 +173,15 @@ pub(super) fn read_http_table(section: &Section) -> Option<HttpTable> {
         nullable: column.nullable,
     };
     let columns = columns.into_iter().map(document).collect();
-    Some(HttpTable { request, shown: text.shown, columns, key, rows, requests_at_once })
+    Some(HttpTable {
+        request,
+        is_substituted: text.is_substituted(),
+        shown: text.shown,
+        columns,
+        key,
+        rows,
+        requests_at_once,
+    })
 }
 
 enum Written {

@@ -8,7 +8,11 @@ use crate::store::http::HttpRequest;
 
 /// What is read, or the first complaint, without its place.
 fn read(text: &str) -> Result<CatalogDefinition, String> {
-    let secret = |name: &str| (name == "BAD").then(|| "s3cr\net".to_string());
+    let secret = |name: &str| match name {
+        "BAD" => Some("s3cr\net".to_string()),
+        "KEY" => Some("k3y".to_string()),
+        _ => None,
+    };
     read_text(&[(PathBuf::from("a.toml"), text.to_string())], &secret).map_err(|problems| problems[0].message.clone())
 }
 
@@ -63,9 +67,20 @@ fn every_option_of_an_http_table_is_kept() {
     assert_eq!((get.columns[1].path.to_string(), get.columns[0].path.to_string()), ("$.p[0]".into(), "$.sku".into()));
     let post = only("request = \"POST /p\"\nbody_keys = \"$.a\"\nrows = \"$\"\nkey = \"price\"");
     assert_eq!((post.key, post.shown.as_str()), (vec![1], "POST /p"));
+    assert!(!post.is_substituted);
     let HttpRequest::Post { target, body_keys } = post.request else { panic!() };
     assert_eq!((target.as_str(), body_keys.to_string().as_str()), ("/p", "$.a"));
     assert_eq!(only("request = \"POST /p\"\nbody_keys = \"$\"\nrows = \"$\"").key, [0]);
+}
+
+#[test]
+fn what_is_put_into_a_request_is_not_shown() {
+    let catalog = table("request = \"GET /p?key=${KEY}&sku={sku}\"").unwrap();
+    let LookupKind::Http(http) = &catalog.lookups[0].kind else { panic!("{catalog:?}") };
+    let HttpRequest::Get { target } = &http.request else { panic!("{catalog:?}") };
+    assert_eq!((target.example().as_str(), http.is_substituted), ("/p?key=k3y&sku=x", true));
+    assert_eq!(http.shown, "GET /p?key=${KEY}&sku={sku}");
+    assert!(!format!("{catalog:?}").contains("k3y"), "{catalog:?}");
 }
 
 #[test]

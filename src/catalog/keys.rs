@@ -1,5 +1,6 @@
 //! Every key that a catalog file may hold, with its kind: what the reader checks and what `catalogs/README.md` documents.
 
+use std::collections::HashSet;
 use std::fmt;
 
 /// One key of one kind of section.
@@ -96,7 +97,8 @@ pub(super) fn offered(section: &str, of: Option<&str>) -> Vec<&'static str> {
         .filter(|key| of.is_none_or(|of| key.of.is_empty() || key.of.contains(&of)))
         .map(|key| key.name)
         .collect();
-    names.dedup();
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(*name));
     names
 }
 
@@ -237,12 +239,12 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X", "columns", HTTP, Kind::Section),
     key("lookup.X", "requests_at_once", HTTP, FROM_ONE),
     key("lookup.X", "path", FILE, Kind::Path),
+    key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
+    key("lookup.X", "columns", FILE, Kind::Section),
     key("lookup.X", "path", FILES, Kind::Text),
     key("lookup.X", "format", FILES, Kind::Word { now: &["json", "csv", "parquet"], later: &[] }),
     key("lookup.X", "columns", FILES, Kind::Section),
     key("lookup.X", "partitions", FILES, Kind::Section),
-    key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
-    key("lookup.X", "columns", FILE, Kind::Section),
     key("lookup.X", "key", SIMULATED, Kind::Section),
     key("lookup.X", "columns", SIMULATED, Kind::Section),
     key("lookup.X", "seed", SIMULATED, ANY_WHOLE),

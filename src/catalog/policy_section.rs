@@ -101,13 +101,19 @@ pub(super) fn read_cache(lookup: &Section, of: &'static str) -> CachePolicy {
     let section = section.of_type(of);
     section.require("mode");
     let modes = [("none", Mode::None), ("partial", Mode::Partial), ("full", Mode::Full)];
-    // What is found by keys alone cannot be loaded whole.
+    let is_by_key = matches!(of, "simulated" | "http" | "redis");
     let offered = match of {
         "simulated" | "http" | "redis" => &modes[..2],
         // And files are found in memory alone.
         "files" => &modes[2..],
         _ => &modes[..],
     };
+    if is_by_key && section.is_text("mode", "full") {
+        let message = format!("mode = \"full\" in {} does not go with type \"{of}\"", section.title);
+        let hint = "What is found by keys alone cannot be loaded whole: write mode = \"partial\".";
+        section.complain_of("mode", Complaint::new(message).with_hint(hint));
+        return uncached(of);
+    }
     let Some(mode) = section.choice("mode", offered) else { return uncached(of) };
     refuse_keys_of_other_modes(&section, mode, &modes);
     match mode {

@@ -144,7 +144,7 @@ fn wrong_tables_are_told() {
         (
             hash("{id}") + "\ncache = { mode = \"full\" }",
             two,
-            "unknown value \"full\" for \"mode\" in [lookup.t.cache]",
+            "mode = \"full\" in [lookup.t.cache] does not go with type \"redis\"",
         ),
         (
             hash("{id}") + "\ncache = { mode = \"none\", tracking = true }",

@@ -35,6 +35,8 @@ pub struct HttpTable {
     pub request: HttpRequest,
     /// The request as the catalog file has it, references unreplaced: what messages may show.
     pub shown: String,
+    /// Whether references in it were replaced, by what may be secret.
+    pub is_substituted: bool,
     pub columns: Vec<DocumentColumn>,
     /// Positions of the key's columns: those of the target, in its order, or the one whose values the body holds.
     pub key: Vec<usize>,
@@ -114,7 +116,12 @@ impl HttpStore {
     ) -> Result<Option<String>, StoreError> {
         let values = values.iter().map(String::as_str).collect::<Vec<_>>();
         let Some(target) = target.of_key(&values) else { return Ok(None) };
-        let message = HttpMessage { method: Method::GET, url: self.connection.url_of(&target)?, body: None };
+        let message = HttpMessage {
+            method: Method::GET,
+            url: self.connection.url_of(&target)?,
+            body: None,
+            may_quote: !self.table.is_substituted,
+        };
         let sent = match message.url.as_str().len() {
             0..=MAX_URL_BYTES => self.connection.send(&message, room).await,
             bytes => {
@@ -139,7 +146,8 @@ impl HttpStore {
         let body = body_keys.document_with(&keys);
         let body = body.ok_or_else(|| Error::internal(format!("no body has {body_keys} alone")))?;
         let url = self.connection.url_of(target)?;
-        let message = HttpMessage { method: Method::POST, url, body: Some(Bytes::from(body)) };
+        let may_quote = !self.table.is_substituted;
+        let message = HttpMessage { method: Method::POST, url, body: Some(Bytes::from(body)), may_quote };
         let shown = &self.table.shown;
         let answer = self.connection.send(&message, &BodyRoom::new(request.max_answer_bytes)).await;
         let answer = answer.and_then(|answer| match answer {

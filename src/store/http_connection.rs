@@ -68,6 +68,8 @@ pub(super) struct HttpMessage {
     pub(super) url: Url,
     /// JSON.
     pub(super) body: Option<Bytes>,
+    /// Whether a message may quote what the service says of a failure, which may repeat the url.
+    pub(super) may_quote: bool,
 }
 
 /// An answer of a status that is no failure.
@@ -164,7 +166,11 @@ impl HttpConnection {
         // While this waited for its place another may have been told to rest.
         self.rest().await?;
         let limit = self.config.request_timeout;
-        let answer = tokio::time::timeout(limit, async { self.read(self.ask(message).await?, room).await }).await;
+        let answer = tokio::time::timeout(limit, async {
+            let response = self.ask(message).await?;
+            self.read(response, message.may_quote, room).await
+        })
+        .await;
         answer.unwrap_or_else(|_| {
             let limit = show_duration(limit);
             Err(Failure::Unavailable(format!("was not answered within request_timeout ({limit})")))
@@ -232,12 +238,12 @@ impl HttpConnection {
         request.send().await.map_err(|error| failure_of(&error, "could not be sent"))
     }
 
-    async fn read(&self, response: Response, room: &BodyRoom) -> Result<HttpAnswer, Failure> {
+    async fn read(&self, response: Response, may_quote: bool, room: &BodyRoom) -> Result<HttpAnswer, Failure> {
         let status = response.status();
         match status.as_u16() {
             204 | 205 => return Ok(HttpAnswer::Nothing),
             200..=299 => {}
-            _ => return self.read_failure(response).await,
+            _ => return self.read_failure(response, may_quote).await,
         }
         if let Some(encoding) = response.headers().get(CONTENT_ENCODING)
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
@@ -255,7 +261,7 @@ impl HttpConnection {
     }
 
     /// What becomes of a status that is no success.
-    async fn read_failure(&self, response: Response) -> Result<HttpAnswer, Failure> {
+    async fn read_failure(&self, response: Response, may_quote: bool) -> Result<HttpAnswer, Failure> {
         let status = response.status();
         if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
             return Ok(HttpAnswer::NotFound);
@@ -269,7 +275,8 @@ impl HttpConnection {
             *rest_until = (*rest_until).max(until);
             rest = format!(" and asks to be left alone for {} s", wait.as_secs());
         }
-        let text = format!("answered {status}{rest}{}", self.error_text(response).await);
+        let said = if may_quote { self.error_text(response).await } else { String::new() };
+        let text = format!("answered {status}{rest}{said}");
         Err(match status.as_u16() {
             408 | 425 | 429 | 500..=599 => Failure::Unavailable(text),
             400 | 422 => Failure::AboutKeys(text),
@@ -313,7 +320,7 @@ async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>, Failure> {
 pub fn url_with(base: &Url, target: &str) -> Option<Url> {
     let path = format!("{}{target}", base.path().trim_end_matches('/'));
     let url: Url = format!("{}{path}", base.origin().ascii_serialization()).parse().ok()?;
-    (url[url::Position::BeforePath..] == path).then_some(url)
+    (url.fragment().is_none() && url[url::Position::BeforePath..] == path).then_some(url)
 }
 
 /// An error of the connection or of TLS, told by its innermost cause and without the url.

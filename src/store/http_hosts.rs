@@ -173,8 +173,9 @@ const SPECIAL_V6: [([u16; 2], u8); 4] =
 fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
-            let special = SPECIAL_V4.iter();
-            !special.into_iter().any(|(first, bits)| in_block(address.into(), Ipv4Addr::from(*first).into(), *bits))
+            let in_special =
+                |(first, bits): &([u8; 4], u8)| in_block(address.into(), Ipv4Addr::from(*first).into(), *bits);
+            !SPECIAL_V4.iter().any(in_special)
         }
         IpAddr::V6(address) => {
             let in_special = |(first, bits): &([u16; 2], u8)| {

@@ -27,15 +27,17 @@ struct Known {
 
 impl SqliteColumn {
     pub(super) fn key_equality(&self) -> KeyEquality {
-        match self.pg_type {
-            PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Float8 | PgType::Text | PgType::Bytea => {
-                KeyEquality::ByValue
-            }
-            PgType::Json | PgType::Jsonb | PgType::Array(_) | PgType::Interval => {
-                let pg_type = &self.pg_type;
+        /// Up to so many digits, numbers that differ are different floats, as SQLite may hold them.
+        const FLOAT_DIGITS: u8 = 15;
+        match &self.pg_type {
+            pg_type @ (PgType::Json | PgType::Jsonb | PgType::Array(_) | PgType::Interval) => {
                 KeyEquality::None { reason: format!("equal values of type {pg_type} need not look the same") }
             }
-            _ => KeyEquality::OfStore { reason: "SQLite compares it as the text or number that it holds".to_string() },
+            PgType::Numeric { precision, .. } if *precision > FLOAT_DIGITS => {
+                KeyEquality::OfStore { reason: "SQLite may hold it as a float".to_string() }
+            }
+            PgType::Float4 => KeyEquality::OfStore { reason: "SQLite holds it with double precision".to_string() },
+            _ => KeyEquality::ByValue,
         }
     }
 }

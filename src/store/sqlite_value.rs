@@ -112,6 +112,11 @@ fn value<'a>(pg_type: &PgType, stored: ValueRef<'a>) -> Result<Option<Value<'a>>
         (ValueRef::Integer(value), PgType::Int8) => Value::Int8(value),
         (ValueRef::Integer(value), PgType::Bool) if value == 0 || value == 1 => Value::Bool(value == 1),
         (ValueRef::Integer(value), PgType::Float8) if EXACT_INTEGERS.contains(&value) => Value::Float8(value as f64),
+        // SQLite makes numbers of texts that look like them, in columns whose declared type it does not know.
+        (ValueRef::Integer(value), PgType::Json | PgType::Jsonb) => Value::Text(Cow::Owned(value.to_string())),
+        (ValueRef::Real(value), PgType::Json | PgType::Jsonb) if value.is_finite() => {
+            Value::Text(Cow::Owned(value.to_string()))
+        }
         (ValueRef::Integer(value), PgType::Int2 | PgType::Int4 | PgType::Numeric { .. } | PgType::Oid) => {
             of_text(&value.to_string())?
         }

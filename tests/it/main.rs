@@ -4,6 +4,7 @@
 mod access;
 mod activity;
 mod architecture;
+mod canaries;
 mod clients;
 mod commands;
 mod conformance;

@@ -57,6 +57,7 @@ pub fn get_table(target: &str, columns: &[DocumentColumn]) -> HttpTable {
     HttpTable {
         key: target.template().columns().iter().map(place).collect(),
         shown: format!("GET {}", target.template()),
+        is_substituted: false,
         request: HttpRequest::Get { target },
         columns: columns.to_vec(),
         rows: None,
@@ -69,6 +70,7 @@ pub fn post_table(columns: &[DocumentColumn]) -> HttpTable {
     HttpTable {
         request: HttpRequest::Post { target: "/rows".to_string(), body_keys: "$.ask.keys".parse().unwrap() },
         shown: "POST /rows".to_string(),
+        is_substituted: false,
         columns: columns.to_vec(),
         key: vec![0],
         rows: Some("$.items".parse().unwrap()),
@@ -152,7 +154,8 @@ async fn contract_holds_with_get_and_post_plain_and_over_tls() {
 async fn a_certificate_of_a_stranger_is_refused() {
     let secured = HttpService::start_at(0, Some(&Certificates::make()), |_| Told::json("{}")).await;
     let mut config = config(&format!("https://localhost:{}", secured.port), &["localhost"]);
-    config.sslrootcert = Some(Certificates::make().path("ca.crt"));
+    let others = Certificates::make();
+    config.sslrootcert = Some(others.path("ca.crt"));
     let error = ask(&store(config, get_table("/rows/{id}", &contract_columns())), 1).await.unwrap_err();
     assert!(error.contains("HV00N") && error.contains("certificate"), "{error}");
     assert!(secured.asked().is_empty());

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::store_http::{Led, ask, column, config, config_of, get_table, post_table, store};
 use crate::store_postgres::request;
-use crate::support::http_service::{HttpService, Told};
+use crate::support::certificate::Certificates;
+use crate::support::http_service::{Asked, HttpService, Told};
 
 const ROW: &str = "{\"name\": \"Ann\"}";
 
@@ -257,6 +258,21 @@ async fn redirects_out_of_the_allowed_hosts_are_refused_and_nobody_there_is_aske
     assert_eq!(elsewhere.connections(), 0);
 }
 
+#[tokio::test]
+async fn a_redirect_from_https_to_http_is_refused() {
+    let plain = HttpService::start(|_| Told::json(ROW)).await;
+    let (port, location) = (plain.port, format!("http://localhost:{}/", plain.port));
+    let certificates = Certificates::make();
+    let leading = move |_: &Asked| Told::status(302).with_header("location", location.clone());
+    let secured = HttpService::start_at(0, Some(&certificates), leading).await;
+    let url = format!("https://localhost:{}", secured.port);
+    let mut config = config(&url, &["localhost", &format!("localhost:{port}")]);
+    config.sslrootcert = Some(certificates.path("ca.crt"));
+    let error = lookup(&store(config, table()), 1).await;
+    assert!(error.into_error("prices").message().contains("which leads from https to http"));
+    assert_eq!((secured.asked().len(), plain.connections()), (1, 0));
+}
+
 /// A connection whose names lead to `address`.
 fn led_to(address: &str, config: HttpConfig) -> HttpStore {
     let address: IpAddr = address.parse().unwrap();
@@ -313,6 +329,14 @@ async fn nothing_shows_what_is_secret() {
         assert!(!shown.contains("t0ken") && !shown.contains("pa55w0rd"), "{shown}");
     }
     assert!(service.asked()[0].target.starts_with("/hooks/pa55w0rd/rows/"));
+    // What a service says may repeat what was put into the request.
+    let echo = HttpService::start(|asked| Told::status(403).with_body(&asked.target)).await;
+    for is_substituted in [false, true] {
+        let error =
+            lookup(&crate::store_http::store(config_of(&echo), HttpTable { is_substituted, ..table() }), 1).await;
+        let error = error.into_error("prices");
+        assert_eq!(error.message().ends_with("answered 403 Forbidden"), is_substituted, "{error}");
+    }
 }
 
 #[tokio::test]

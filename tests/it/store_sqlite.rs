@@ -105,7 +105,7 @@ const VALUES: [(&str, &[(&str, &str)]); 16] = [
     ("DATETIME", &[("'2024-02-29 12:34:56'", "2024-02-29T12:34:56")]),
     ("timestamptz", &[("'2024-02-29 12:34:56+00'", "2024-02-29T12:34:56Z")]),
     ("uuid", &[("'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")]),
-    ("JSON", &[("'{\"a\": [1]}'", "{\"a\": [1]}")]),
+    ("JSON", &[("'{\"a\": [1]}'", "{\"a\": [1]}"), ("'7'", "7"), ("'1.5'", "1.5")]),
     ("jsonb", &[("'[1]'", "[1]")]),
 ];
 
@@ -146,6 +146,10 @@ async fn a_value_of_another_kind_than_its_column_is_an_error_with_its_name() {
     let store = database.store(&table("t")).await;
     for id in [1, 2] {
         for (column, name) in [(1, "i"), (2, "f"), (4, "b"), (5, "d"), (6, "o"), (7, "j")] {
+            if (id, name) == (2, "j") {
+                // A number is JSON.
+                continue;
+            }
             let error = store.lookup(&request(&[0], &[column], &[], bigints([id]))).await.unwrap_err();
             assert!(error.is_about_keys(), "{name}: {error:?}");
             let error = error.into_error("t");

@@ -182,6 +182,22 @@ impl Data {
         statements
     }
 
+    /// The statements that make a lookup table in SQLite, with these rows.
+    pub fn sqlite(&self, name: &str, rows: &[Row]) -> String {
+        let (_, columns, _) = self.tables().into_iter().find(|(table, _, _)| *table == name).unwrap();
+        let declared: Vec<String> = columns.iter().map(|(name, pg_type)| format!("{name} {pg_type}")).collect();
+        let value = |(value, (_, pg_type)): (&Option<String>, &(&str, &str))| match (value, *pg_type) {
+            (None, _) => "NULL".to_string(),
+            (Some(text), "boolean") => (if text == "t" { "1" } else { "0" }).to_string(),
+            (Some(text), "bytea") => format!("x'{}'", text.trim_start_matches("\\x")),
+            (Some(text), "int" | "bigint" | "double precision") => text.clone(),
+            (Some(text), _) => format!("'{}'", text.replace('\'', "''")),
+        };
+        let row = |row: &Row| format!("({})", row.iter().zip(columns).map(value).collect::<Vec<_>>().join(", "));
+        let rows = rows.iter().map(row).collect::<Vec<_>>().join(",\n");
+        format!("CREATE TABLE {name} ({}); CREATE INDEX {name}_big ON {name} (big); INSERT INTO {name} VALUES {rows}", declared.join(", "))
+    }
+
     /// The lookup tables with their columns, as PostgreSQL declares them.
     fn tables(&self) -> [(&'static str, &'static [(&'static str, &'static str)], &Vec<Row>); 2] {
         [("people", &PEOPLE, &self.people), ("places", &PLACES, &self.places)]

@@ -29,6 +29,8 @@ const DEFAULT_SEED: u64 = 20_240_229;
 /// The lookup tables of the catalog: the same tables of the store, cached, held whole, and not.
 const TABLES: [&str; 2] = ["people", "places"];
 
+const SQLITE_FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/differential.db");
+
 /// One way to run all joins.
 #[derive(Clone, Copy, Debug)]
 struct Way {
@@ -49,6 +51,7 @@ struct Case {
 enum Kind {
     Postgres,
     Mysql,
+    Sqlite,
 }
 
 impl Kind {
@@ -57,13 +60,14 @@ impl Kind {
         match self {
             Kind::Postgres => "differential",
             Kind::Mysql => "differential_mysql",
+            Kind::Sqlite => "differential_sqlite",
         }
     }
 
     fn data(self, seed: u64) -> Data {
         match self {
             Kind::Postgres => Data::new(seed),
-            Kind::Mysql => Data::new(seed).with_finite_tables(),
+            Kind::Mysql | Kind::Sqlite => Data::new(seed).with_finite_tables(),
         }
     }
 
@@ -80,22 +84,34 @@ impl Kind {
                 let statements = ["USE differential"].into_iter().chain(statements.iter().map(String::as_str));
                 mariadb.execute(&statements.collect::<Vec<_>>()).await;
             }
+            Kind::Sqlite => {
+                // As PostgreSQL writes the values.
+                let set = format!("SET search_path = {}; SET TimeZone = 'UTC'", self.schema());
+                let _ = std::fs::remove_file(SQLITE_FILE);
+                let database = rusqlite::Connection::open(SQLITE_FILE).unwrap();
+                for name in TABLES {
+                    let rows = PostgresServer::shared().query(&format!("{set}; SELECT * FROM {name}")).await;
+                    database.execute_batch(&data.sqlite(name, &rows)).unwrap();
+                }
+            }
         }
     }
 
     /// The lines of the connection to the store.
     fn connection(self) -> String {
-        let (of, url) = match self {
-            Kind::Postgres => ("postgres", PostgresServer::shared().url()),
-            Kind::Mysql => ("mysql", MariadbServer::shared().url()),
+        let (of, key, place) = match self {
+            Kind::Postgres => ("postgres", "url", PostgresServer::shared().url()),
+            Kind::Mysql => ("mysql", "url", MariadbServer::shared().url()),
+            Kind::Sqlite => ("sqlite", "path", SQLITE_FILE.to_string()),
         };
-        format!("[connection.store]\ntype = \"{of}\"\nurl = \"{url}\"\nmax_connections = 4\n")
+        format!("[connection.store]\ntype = \"{of}\"\n{key} = \"{place}\"\nmax_connections = 4\n")
     }
 
     /// The lines that say where one of [`TABLES`] is.
     fn table(self, name: &str) -> String {
         let from = format!("connection = \"store\"\ntable = \"differential.{name}\"\n");
         match (self, name) {
+            (Kind::Sqlite, _) => from.replace("differential.", ""),
             (Kind::Mysql, "people") => format!("{from}types = {{ at = \"timestamptz\" }}\n"),
             (_, _) => from,
         }
@@ -114,6 +130,12 @@ async fn lookup_joins_give_the_rows_of_postgresql_joins() {
 async fn lookup_joins_over_mariadb_give_the_rows_of_postgresql_joins() {
     let ways = [Way { ordering: "ordered", batch_size: 1000 }, Way { ordering: "unordered", batch_size: 7 }];
     compare(Kind::Mysql, &ways).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookup_joins_over_sqlite_give_the_rows_of_postgresql_joins() {
+    let ways = [Way { ordering: "ordered", batch_size: 1000 }, Way { ordering: "unordered", batch_size: 7 }];
+    compare(Kind::Sqlite, &ways).await;
 }
 
 /// Runs all joins in each of these ways, with their tables in a store of this kind.

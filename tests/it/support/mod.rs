@@ -8,5 +8,6 @@ pub mod postgres;
 pub mod process;
 pub mod raw;
 pub mod redis;
+pub mod redis_monitor;
 pub mod s3;
 pub mod script;
