@@ -200,7 +200,10 @@ impl Data {
         };
         let row = |row: &Row| format!("({})", row.iter().zip(columns).map(value).collect::<Vec<_>>().join(", "));
         let rows = rows.iter().map(row).collect::<Vec<_>>().join(",\n");
-        format!("CREATE TABLE {name} ({}); CREATE INDEX {name}_big ON {name} (big); INSERT INTO {name} VALUES {rows}", declared.join(", "))
+        format!(
+            "CREATE TABLE {name} ({}); CREATE INDEX {name}_big ON {name} (big); INSERT INTO {name} VALUES {rows}",
+            declared.join(", ")
+        )
     }
 
     /// The lookup tables with their columns, as PostgreSQL declares them.
