@@ -566,15 +566,15 @@ fn connections_to_mysql_are_held_to_their_form() {
     assert_problem(&mysql("host = \"db\""), "1:13: [connection.erp] lacks \"user\"");
     assert_problem(
         &mysql("url = \"mysql://a@b/c\"\nport = 5"),
-        "4:1: \"port\" in [connection.erp] does not go with \"url\" (hint: Write it into the url, or leave the url out.)",
+        "4:8: \"port\" in [connection.erp] does not go with \"url\" (hint: Write it into the url, or leave the url out.)",
     );
     assert_problem(
         &mysql("host = \"/run/mysqld.sock\"\nuser = \"a\"\nsslmode = \"verify-full\""),
-        "5:1: \"sslmode\" in [connection.erp] does not go with a socket (hint: Nothing leaves this machine: leave it out.)",
+        "5:11: \"sslmode\" in [connection.erp] does not go with a socket (hint: Nothing leaves this machine: leave it out.)",
     );
     assert_problem(
         &mysql("url = \"mysql://a@127.0.0.1/c\"\nsslrootcert = \"ca.crt\""),
-        "4:1: \"sslrootcert\" in [connection.erp] has no effect without TLS (hint: Write sslmode = \"verify-full\" as well.)",
+        "4:15: \"sslrootcert\" in [connection.erp] has no effect without TLS (hint: Write sslmode = \"verify-full\" as well.)",
     );
 }
 

@@ -24,6 +24,7 @@ pub mod mysql;
 mod mysql_column;
 mod mysql_connection;
 mod mysql_decode;
+mod mysql_error;
 mod mysql_filter;
 mod mysql_keys;
 mod mysql_scan;

@@ -4,7 +4,7 @@
 //! compares keys with rows, by the column's own `=`; which key a row belongs to is told by the key's ordinality, never by
 //! its value, since collations fold capitals and accents. Of the ways to send many keys this one needs one statement for
 //! any number of them, and was as fast as a list of literals (1,000 keys of a million rows: 3.7 ms; IN: 3.4 ms).
-//! The rest stands in `mysql_connection.rs` (pool, cancel, errors), `mysql_schema.rs` and `mysql_column.rs` (columns and how
+//! The rest stands in `mysql_connection.rs` and `mysql_error.rs` (pool, cancel, errors), `mysql_schema.rs` and `mysql_column.rs` (columns and how
 //! to compare them), `sql_filter.rs` and `mysql_filter.rs` (conditions), `mysql_keys.rs` and `mysql_decode.rs` (values).
 
 use std::fmt;

@@ -39,7 +39,9 @@ struct Stores {
 impl Stores {
     async fn start() -> Stores {
         let postgres = PostgresServer::shared();
-        postgres.execute("CREATE TABLE canaries (id bigint PRIMARY KEY, name text); INSERT INTO canaries VALUES (1, 'Ann')").await;
+        postgres
+            .execute("CREATE TABLE canaries (id bigint PRIMARY KEY, name text); INSERT INTO canaries VALUES (1, 'Ann')")
+            .await;
         let mariadb = MariadbServer::start();
         mariadb
             .execute(&[
@@ -73,7 +75,10 @@ impl Stores {
         };
         let [postgres, mysql, redis, token, url_password, files, session, _] = SECRETS;
         let at = |scheme: &str, user: &str, password: &str, port: u16, path: &str| {
-            format!("type = \"{}\"\nurl = \"{scheme}://{user}:{password}@127.0.0.1:{port}/{path}\"", scheme.replace("mariadb", "mysql"))
+            format!(
+                "type = \"{}\"\nurl = \"{scheme}://{user}:{password}@127.0.0.1:{port}/{path}\"",
+                scheme.replace("mariadb", "mysql")
+            )
         };
         for (suffix, user, pg, my, rd) in [
             ("", "reader", self.postgres.port(), self.mariadb.port(), self.redis.port()),
@@ -88,10 +93,11 @@ impl Stores {
             table(&format!("rd{suffix}"), &at("redis", user, redis, rd, "0"), by_key);
         }
         let headers = format!("headers = {{ authorization = \"Bearer {token}\", x-key = \"{url_password}\" }}");
-        for (suffix, port, path) in [("", self.http.port, "canaries"), ("_refused", self.http.port, "refused"), ("_gone", gone, "canaries")] {
-            let connection = format!(
-                "type = \"http\"\nurl = \"http://localhost:{port}\"\nallow_hosts = [\"localhost\"]\n{headers}"
-            );
+        for (suffix, port, path) in
+            [("", self.http.port, "canaries"), ("_refused", self.http.port, "refused"), ("_gone", gone, "canaries")]
+        {
+            let connection =
+                format!("type = \"http\"\nurl = \"http://localhost:{port}\"\nallow_hosts = [\"localhost\"]\n{headers}");
             table(&format!("web{suffix}"), &connection, &format!("request = \"GET /{path}/{{id}}\""));
         }
         for (suffix, endpoint, path) in [
@@ -153,7 +159,12 @@ async fn no_secret_of_any_store_is_shown_anywhere() {
     let lines = catalog.lines().collect::<Vec<_>>();
     let secret_lines = (0..lines.len()).filter(|&line| SECRETS.iter().any(|secret| lines[line].contains(secret)));
     for line in secret_lines {
-        for wrong in [lines[line].replacen(" = ", "x = ", 1), lines[line].replace('"', "'"), lines[line].trim_end_matches(['"', ' ', '}']).to_string(), lines[line].replacen("= \"", "= \"%zz", 1)] {
+        for wrong in [
+            lines[line].replacen(" = ", "x = ", 1),
+            lines[line].replace('"', "'"),
+            lines[line].trim_end_matches(['"', ' ', '}']).to_string(),
+            lines[line].replacen("= \"", "= \"%zz", 1),
+        ] {
             let mut lines = lines.clone();
             lines[line] = &wrong;
             let (_folder, path) = catalog_file(&lines.join("\n"));
@@ -185,7 +196,9 @@ async fn no_secret_of_any_store_is_shown_anywhere() {
     let mut found_rows = 0;
     for name in ["pg", "my", "rd", "web", "lake"] {
         for suffix in ["", "_refused", "_gone"] {
-            let join = format!("SELECT c.name FROM (VALUES (1), (2)) AS k (id) LOOKUP JOIN {name}{suffix} AS c ON c.id = k.id");
+            let join = format!(
+                "SELECT c.name FROM (VALUES (1), (2)) AS k (id) LOOKUP JOIN {name}{suffix} AS c ON c.id = k.id"
+            );
             for sql in [
                 join.replace("(1), (2)", "(1)"),
                 join.clone(),

@@ -75,7 +75,7 @@ async fn contract_holds_with_an_index_and_without() {
         ("contract_texts", ", KEY (region(40), id)"),
     ];
     for (name, index) in indexes {
-        let create = format!("CREATE TABLE {name} (id bigint, region text, name text, note text{index})");
+        let create = format!("CREATE TABLE {name} (id bigint, region text, name text, note mediumtext{index})");
         server.execute(&[&create]).await;
         for insert in inserts(name, &rows) {
             server.execute(&[&insert]).await;
@@ -455,4 +455,25 @@ async fn indexes_are_known_and_used() {
         let rows: f64 = server.query(read).await[0][0].as_ref().map_or(0.0, |rows| rows.parse().unwrap());
         assert!((1.0..10.0).contains(&rows), "column {column}: {rows} rows were read for 2 keys");
     }
+}
+
+#[tokio::test]
+async fn wide_rows_come_whole_and_in_order() {
+    const COLUMNS: usize = 500;
+    let server = MariadbServer::shared();
+    let declared = (1..=COLUMNS).map(|n| format!("c{n} {}", ["int", "text", "double"][n % 3])).collect::<Vec<_>>();
+    let values = (1..=COLUMNS).map(|n| if n % 7 == 0 { "NULL".to_string() } else { n.to_string() }).collect::<Vec<_>>();
+    let create = format!("CREATE TABLE wide_rows (id int PRIMARY KEY, {})", declared.join(", "));
+    let insert = format!("INSERT INTO wide_rows VALUES (1, {})", values.join(", "));
+    server.execute(&[&create, &insert]).await;
+    let store = store(server, "wide_rows").await;
+    let columns = (1..=COLUMNS).rev().collect::<Vec<_>>();
+    let answer = store.lookup(&request(&[0], &columns, &[], vec![ints(&[1, 2])])).await.unwrap();
+    let shown = |n: usize| match (n % 7, n % 3) {
+        (0, _) => "NULL".to_string(),
+        (_, 2) => format!("{n}.0"),
+        (_, _) => n.to_string(),
+    };
+    let expected = columns.iter().map(|n| shown(*n)).collect::<Vec<_>>().join(" | ");
+    assert_eq!(texts(&answer), [format!("0: {expected}")]);
 }

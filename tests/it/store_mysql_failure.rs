@@ -313,15 +313,23 @@ async fn refused_connections_say_where_and_why_and_keep_the_password() {
 
 #[tokio::test]
 async fn server_without_room_is_unavailable() {
-    let server = MariadbServer::start();
-    server.execute(&PEOPLE).await;
-    let store = store(&server, "people").await;
-    assert!(lookup(&store).await.is_ok());
-    // One is open already.
-    server.execute(&["SET GLOBAL max_user_connections = 1"]).await;
-    let one = MysqlConnection::try_new("erp".to_string(), &config(&server, 1)).unwrap();
-    let message = unavailable(MysqlStore::connect(one, &table("people")).await.unwrap_err());
+    let server = MariadbServer::shared();
+    server
+        .execute(&[
+            "CREATE TABLE crowded (id int NOT NULL, name text NOT NULL)",
+            "INSERT INTO crowded VALUES (1, 'Ann')",
+            &format!("CREATE USER plain@'127.0.0.1' IDENTIFIED BY '{PASSWORD}' WITH MAX_USER_CONNECTIONS 1"),
+            "GRANT SELECT ON shop.* TO plain@'127.0.0.1'",
+        ])
+        .await;
+    let plain = || {
+        let config = MysqlConfig { user: "plain".to_string(), ..config(server, 1) };
+        MysqlConnection::try_new("erp".to_string(), &config).unwrap()
+    };
+    let store = MysqlStore::connect(plain(), &table("crowded")).await.unwrap();
+    let message = unavailable(MysqlStore::connect(plain(), &table("crowded")).await.unwrap_err());
     assert!(message.contains("max_user_connections"), "{message}");
+    assert_eq!(texts(&lookup(&store).await.unwrap()), ["0: Ann"], "who has a connection is served");
 }
 
 #[tokio::test]

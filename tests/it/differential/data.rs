@@ -144,11 +144,16 @@ impl Data {
         Data { orders, people, places, arrivals }
     }
 
-    /// The same without what only PostgreSQL's floats can be, in the tables: NULL instead.
+    /// The same without what other stores' floats cannot be, in the tables: NULL instead of NaN and the infinities, and
+    /// zero without a sign, which MariaDB does not keep.
     pub fn with_finite_tables(mut self) -> Self {
         let ratio = PEOPLE.iter().position(|(name, _)| *name == "ratio").unwrap();
         for row in &mut self.people {
-            row[ratio] = row[ratio].take().filter(|text| !matches!(text.as_str(), "NaN" | "Infinity" | "-Infinity"));
+            row[ratio] = match row[ratio].take().as_deref() {
+                None | Some("NaN" | "Infinity" | "-Infinity") => None,
+                Some("-0") => Some("0".to_string()),
+                Some(text) => Some(text.to_string()),
+            };
         }
         self
     }
@@ -195,7 +200,10 @@ impl Data {
         };
         let row = |row: &Row| format!("({})", row.iter().zip(columns).map(value).collect::<Vec<_>>().join(", "));
         let rows = rows.iter().map(row).collect::<Vec<_>>().join(",\n");
-        format!("CREATE TABLE {name} ({}); CREATE INDEX {name}_big ON {name} (big); INSERT INTO {name} VALUES {rows}", declared.join(", "))
+        format!(
+            "CREATE TABLE {name} ({}); CREATE INDEX {name}_big ON {name} (big); INSERT INTO {name} VALUES {rows}",
+            declared.join(", ")
+        )
     }
 
     /// The lookup tables with their columns, as PostgreSQL declares them.

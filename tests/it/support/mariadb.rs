@@ -81,7 +81,7 @@ impl MariadbServer {
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
         let setup = server.directory.join("setup.sql");
         let user = format!(
-            "CREATE USER tests@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO tests@'127.0.0.1';\n"
+            "CREATE USER tests@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO tests@'127.0.0.1' WITH GRANT OPTION;\n"
         );
         let database = "CREATE DATABASE shop CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin;\n";
         // A statement a line: what stands behind one is not run.
@@ -190,7 +190,7 @@ impl MariadbServer {
             .arg(format!("--tmpdir={}", self.directory.display()))
             // What was committed outlives the process, if not the machine.
             .arg("--innodb-flush-log-at-trx-commit=2")
-            .args(["--innodb-buffer-pool-size=64M", "--max-connections=100", "--max-user-connections=90"])
+            .args(["--innodb-buffer-pool-size=64M", "--max-connections=100"])
             .args(&self.settings)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
