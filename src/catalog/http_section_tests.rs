@@ -149,7 +149,7 @@ fn mistakes_of_an_http_table_are_told() {
         ),
         (
             "request = \"GET /p/{sku}\"\ncache = { mode = \"full\" }",
-            "unknown value \"full\" for \"mode\" in [lookup.t.cache]",
+            "mode = \"full\" in [lookup.t.cache] does not go with type \"http\"",
         ),
     ] {
         assert_complaint(table(lines), complaint);

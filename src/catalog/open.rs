@@ -69,11 +69,11 @@ impl Lookup {
         self.connected_table().and_then(|table| table.last_error()).or_else(|| self.last_error.get())
     }
 
-    /// The store as users see it.
+    /// The store as users see it; `None` for a file that has not been read.
     pub fn shown_store(&self) -> Option<String> {
         match self.connected_table() {
             Some(table) => Some(table.store().to_string()),
-            None => self.declared.as_ref().map(|declared| declared.shown()),
+            None => self.definition.connection.as_ref().and(self.declared.as_ref()).map(|declared| declared.shown()),
         }
     }
 

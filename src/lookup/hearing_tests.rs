@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array, StringViewArray};
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::SendableRecordBatchStream;
 use tokio::sync::mpsc;
 
@@ -115,7 +116,7 @@ async fn an_answer_under_way_when_its_key_changes_is_neither_kept_nor_joined() {
     let (table, teller) = listening(&store).await;
     for (change, asked_again) in [(ids(&[1]), vec![1]), (Change::Everything, vec![1, 2])] {
         let before = store.requests().len();
-        let first = tokio::spawn({
+        let first = SpawnedTask::spawn({
             let table = Arc::clone(&table);
             async move { query(&table, &[1, 2]).await }
         });
@@ -123,7 +124,7 @@ async fn an_answer_under_way_when_its_key_changes_is_neither_kept_nor_joined() {
         tell(&teller, change).await;
         // While the old answer is still to come, and after it.
         query(&table, &[1]).await;
-        first.await.unwrap();
+        first.join().await.unwrap();
         query(&table, &[1, 2]).await;
         let all = store.requests()[before..].concat();
         let mut expected = [vec![1, 2], asked_again].concat();
@@ -157,7 +158,7 @@ async fn what_is_cached_by_other_columns_is_emptied() {
 async fn an_answer_under_way_to_other_columns_is_neither_kept_nor_joined() {
     let store = ScriptedStore::new(|_| Reply::After(milliseconds(100)));
     let (table, teller) = listening(&store).await;
-    let first = tokio::spawn({
+    let first = SpawnedTask::spawn({
         let table = Arc::clone(&table);
         async move { query(&table, &[1]).await }
     });
@@ -165,7 +166,7 @@ async fn an_answer_under_way_to_other_columns_is_neither_kept_nor_joined() {
     let names: ArrayRef = Arc::new(StringViewArray::from(vec!["5/0"]));
     tell(&teller, Change::Keys { columns: vec![1], keys: vec![names] }).await;
     query(&table, &[1]).await;
-    first.await.unwrap();
+    first.join().await.unwrap();
     assert_eq!(store.requests().len(), 2, "not joined");
     query(&table, &[1]).await;
     assert_eq!(store.requests().len(), 2, "the second answer is kept");

@@ -84,13 +84,7 @@ impl DocumentColumns {
 impl DocumentColumns {
     /// The columns that a store which was asked by the key must give for this request.
     pub(super) fn beside_key(&self, request: &LookupRequest) -> Vec<usize> {
-        let mut read: Vec<usize> = Vec::new();
-        for &column in request.shape.columns.iter().chain(&request.shape.key_columns) {
-            if !self.key.contains(&column) && !read.contains(&column) {
-                read.push(column);
-            }
-        }
-        read
+        asked_columns(request).into_iter().filter(|column| !self.key.contains(column)).collect()
     }
 
     /// The answer made of rows that were found by the key: `rows` has the columns `read`, those of the key come from the
@@ -134,6 +128,17 @@ impl DocumentColumns {
     }
 }
 
+/// The columns of a request's answer and of its keys, each once.
+fn asked_columns(request: &LookupRequest) -> Vec<usize> {
+    let mut asked: Vec<usize> = Vec::new();
+    for &column in request.shape.columns.iter().chain(&request.shape.key_columns) {
+        if !asked.contains(&column) {
+            asked.push(column);
+        }
+    }
+    asked
+}
+
 /// How documents say which key they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Matching {
@@ -163,13 +168,10 @@ impl<'r> DocumentRows<'r> {
         request: &'r LookupRequest,
         matching: Matching,
     ) -> Result<DocumentRows<'r>> {
-        let mut read: Vec<usize> = Vec::new();
-        for &column in request.shape.columns.iter().chain(&request.shape.key_columns) {
-            let is_known = matching == Matching::ByCaller && columns.key.contains(&column);
-            if !is_known && !read.contains(&column) {
-                read.push(column);
-            }
-        }
+        let read = match matching {
+            Matching::ByCaller => columns.beside_key(request),
+            Matching::ByValue => asked_columns(request),
+        };
         let schema = Arc::new(columns.schema.project(&read)?);
         let paths = read.iter().map(|&column| columns.paths[column].clone()).collect::<Vec<_>>();
         Ok(DocumentRows {

@@ -74,8 +74,8 @@ impl Keys<'_> {
                 return if text.contains('\0') { Ok(None) } else { string(json, text).map(Some) };
             }
             KeyForm::Bytes => {
-                let bytes = self.bytes(row)?;
-                Some(hexadecimal(json, &bytes))
+                hexadecimal(json, &self.bytes(row)?);
+                Some(())
             }
             KeyForm::Bits { bytes: expected } => {
                 let bytes = self.values.as_binary::<i32>().value(row);

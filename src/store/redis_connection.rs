@@ -90,7 +90,7 @@ impl RedisConnection {
     /// `name` is the catalog's.
     ///
     /// # Errors
-    /// 22023 if `max_connections` is 0, or no certificate to trust can be read.
+    /// 22023 if `max_connections` is 0, a cluster has no address, or no certificate to trust can be read.
     pub fn try_new(name: String, config: RedisConfig) -> Result<Arc<Self>> {
         let in_connection = |error: Error| error.with_context(format!("connection \"{name}\""));
         if config.max_connections == 0 {
@@ -104,6 +104,12 @@ impl RedisConnection {
                 Some(TlsConnector::from(Arc::new(config)))
             }
         };
+        if matches!(&config.servers, RedisServers::Cluster(seeds) if seeds.is_empty()) {
+            return Err(in_connection(Error::new(
+                Code::InvalidParameterValue,
+                "a cluster needs an address to begin with",
+            )));
+        }
         let database = match &config.servers {
             RedisServers::One { database, .. } => *database,
             RedisServers::Cluster(_) => 0,

@@ -233,7 +233,9 @@ async fn a_server_that_says_nothing_any_more_is_not_trusted() {
 #[tokio::test]
 async fn a_table_that_cannot_tell_is_refused_with_what_to_do_instead() {
     let postgres = PostgresServer::shared();
-    postgres.execute("CREATE TABLE heard_base (id bigint); CREATE VIEW heard_view AS SELECT * FROM heard_base").await;
+    postgres
+        .execute("CREATE TABLE heard_base (id bigint, name text); CREATE VIEW heard_view AS SELECT * FROM heard_base")
+        .await;
     let trigger = async |catalog: &str, lookup: &str| {
         let (_folder, file) = catalog_file(catalog);
         let mut command = lookaside();

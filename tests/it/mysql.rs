@@ -19,7 +19,7 @@ async fn example_query_runs_over_the_example_catalog() {
         .execute(&[
             "CREATE DATABASE erp CHARACTER SET utf8mb4",
             "CREATE USER reader@'127.0.0.1' IDENTIFIED BY 'p@ss:/word'",
-            "GRANT SELECT ON erp.customers TO reader@'127.0.0.1'",
+            "GRANT SELECT ON erp.* TO reader@'127.0.0.1'",
             "USE erp",
             "CREATE TABLE customers (id bigint PRIMARY KEY, name varchar(100), tier varchar(20), active boolean)",
             "INSERT INTO customers VALUES (7, 'Ann', 'gold', 1), (8, 'Bob', NULL, 0)",

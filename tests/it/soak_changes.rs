@@ -149,7 +149,7 @@ async fn a_change_is_seen_by_the_next_row() {
         // It is cached.
         client.query_one(&find, &[]).await.unwrap();
         store.execute("UPDATE heard SET version = $1", &[&version]).await.unwrap();
-        let committed = std::time::Instant::now();
+        let committed = tokio::time::Instant::now();
         while client.query_one(&find, &[]).await.unwrap().get::<_, i64>(0) != version {
             assert!(committed.elapsed() < Duration::from_secs(20), "version {version} is not seen");
         }

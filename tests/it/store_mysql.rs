@@ -87,8 +87,10 @@ async fn contract_holds_with_an_index_and_without() {
     contract::check(&store(server, "shop.contract_view").await, contract::RowOrder::Any).await.unwrap();
 }
 
+type Samples = &'static [(&'static str, &'static str)];
+
 /// A type, values of it as MariaDB reads them, and as Arrow shows them; and the type that holds it here.
-const TYPES: [(&str, &str, &[(&str, &str)]); 38] = [
+const TYPES: [(&str, &str, Samples); 38] = [
     ("boolean", "smallint", &[("0", "0"), ("1", "1"), ("-128", "-128")]),
     ("tinyint unsigned", "smallint", &[("255", "255")]),
     ("smallint", "smallint", &[("-32768", "-32768"), ("32767", "32767")]),

@@ -315,7 +315,7 @@ async fn ten_thousand_hostile_keys_reach_the_server_as_plain_values() {
     ];
     let hostile = (0..10_000).map(|i: usize| {
         let pieces = (0..4).map(|j| parts[(i * 7 + j * (i / 18 + 1)) % parts.len()]).collect::<String>();
-        if i % 1000 == 0 { format!("{i}{}", "x\r\n".repeat(22_000)) } else { format!("{i}{pieces}") }
+        if i.is_multiple_of(1000) { format!("{i}{}", "x\r\n".repeat(22_000)) } else { format!("{i}{pieces}") }
     });
     let hostile = hostile.collect::<Vec<_>>();
     let template = "h:{a}:{b}";

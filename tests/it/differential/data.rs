@@ -20,6 +20,9 @@ pub const ORDERS: [(&str, &str); 12] = [
     ("raw", "bytea"),
 ];
 
+/// Names and PostgreSQL's types.
+type Columns = &'static [(&'static str, &'static str)];
+
 const PEOPLE: [(&str, &str); 14] = [
     ("id", "bigint"),
     ("raw", "bytea"),
@@ -207,7 +210,7 @@ impl Data {
     }
 
     /// The lookup tables with their columns, as PostgreSQL declares them.
-    fn tables(&self) -> [(&'static str, &'static [(&'static str, &'static str)], &Vec<Row>); 2] {
+    fn tables(&self) -> [(&'static str, Columns, &Vec<Row>); 2] {
         [("people", &PEOPLE, &self.people), ("places", &PLACES, &self.places)]
     }
 

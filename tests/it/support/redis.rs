@@ -42,6 +42,15 @@ impl RedisServer {
     /// As [`RedisServer::start`], with further arguments of the command line.
     pub fn start_with(arguments: &[&str]) -> RedisServer {
         let directory = tempfile::Builder::new().prefix("lookaside-redis-").tempdir().unwrap().keep();
+        let arguments = arguments.iter().map(|argument| argument.to_string()).collect::<Vec<_>>();
+        // Somebody else may take the port between the question and its use: ask again.
+        let started = (0..5).find_map(|_| {
+            let port = free_port();
+            let mut server = spawn(&directory, port, &arguments);
+            is_up(&mut server, port).then_some((port, Mutex::new(server)))
+        });
+        let log = || fs::read_to_string(directory.join("log")).unwrap_or_default();
+        let (port, server) = started.unwrap_or_else(|| panic!("Redis does not start: {}", log()));
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "guard"])
             .arg(&directory)
@@ -50,16 +59,7 @@ impl RedisServer {
             .spawn()
             .unwrap();
         let guard_input = guard.stdin.take();
-        let arguments = arguments.iter().map(|argument| argument.to_string()).collect::<Vec<_>>();
-        // Somebody else may take the port between the question and its use: ask again.
-        for _ in 0..5 {
-            let port = free_port();
-            let mut server = spawn(&directory, port, &arguments);
-            if is_up(&mut server, port) {
-                return RedisServer { directory, port, arguments, server: Mutex::new(server), guard, guard_input };
-            }
-        }
-        panic!("Redis does not start: {}", fs::read_to_string(directory.join("log")).unwrap_or_default());
+        RedisServer { directory, port, arguments, server, guard, guard_input }
     }
 
     /// A server that speaks TLS as well, with these certificates; and the port of that.
