@@ -36,6 +36,7 @@ mod store_mysql_hostile;
 mod store_mysql_scan;
 mod store_postgres;
 mod store_postgres_failure;
+mod store_postgres_hostile;
 mod store_postgres_scan;
 mod store_redis;
 mod store_redis_cluster;

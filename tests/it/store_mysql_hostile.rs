@@ -48,14 +48,15 @@ const PIECES: [&str; 30] = [
 ];
 const LETTERS: [&str; 4] = ["a", "B", "7", "é"];
 
-fn hostile_text(random: &mut StdRng, n: usize) -> String {
+/// Different for each `n`.
+pub fn hostile_text(random: &mut StdRng, n: usize) -> String {
     let length = random.random_range(0..12);
     let mut text = String::new();
     for _ in 0..length {
         let pieces: &[&str] = if random.random_bool(0.8) { &PIECES } else { &LETTERS };
         text.push_str(pieces.choose(random).unwrap());
     }
-    // Distinct, and one in a thousand is of 64 kB.
+    // One in a thousand is of 64 kB.
     if n % 1000 == 7 {
         text.push_str(&"'\\\"`%".repeat(13_107));
     }

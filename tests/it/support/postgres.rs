@@ -191,6 +191,11 @@ impl PostgresServer {
         self.directory.join("data")
     }
 
+    /// What it has written into its log.
+    pub fn log_text(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log()).unwrap()).into_owned()
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.join("log")
     }
