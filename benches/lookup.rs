@@ -21,7 +21,9 @@ use futures::StreamExt;
 use lookaside::error::{Error, Result};
 use lookaside::lookup::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache};
 use lookaside::lookup::{JoinKind, LookupExec, LookupJoin, LookupTable};
-use lookaside::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
+use lookaside::store::{
+    Answer, Conditions, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
@@ -165,7 +167,7 @@ fn join(policy: LookupPolicy) -> LookupJoin {
     LookupJoin {
         kind: JoinKind::Left,
         keys: vec![Arc::new(Column::new("k", 1))],
-        shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![1, 2, 3], filters: Vec::new() }),
+        shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![1, 2, 3], filters: Conditions::default() }),
         gate: None,
         residual: None,
         projection: vec![0, 1, 2, 3, 4],

@@ -22,8 +22,8 @@ use lookaside::error::{Error, Result};
 use lookaside::lookup::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache};
 use lookaside::lookup::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use lookaside::pg_type::PgType;
-use lookaside::store::LookupShape;
 use lookaside::store::simulated::{Behaviour, Latency, SimulatedConfig, SimulatedStore};
+use lookaside::store::{Conditions, LookupShape};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
@@ -217,7 +217,7 @@ fn run(table: &Arc<LookupTable>, policy: &LookupPolicy, input: Arc<Batches>) -> 
     let join = LookupJoin {
         kind: JoinKind::Left,
         keys: vec![Arc::new(Column::new("k", 1))],
-        shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Vec::new() }),
+        shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Conditions::default() }),
         gate: None,
         residual: None,
         projection: vec![0, 1, 2],

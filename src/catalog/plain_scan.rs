@@ -83,7 +83,7 @@ impl PlainScan<'_> {
             shape: Arc::new(LookupShape {
                 key_columns: keys.columns.clone(),
                 columns: (0..schema.fields().len()).collect(),
-                filters: rest.filters,
+                filters: rest.filters.into(),
             }),
             gate: None,
             residual: rest.residual.map(|residual| moved(&residual, |column| column + width)).transpose()?,
@@ -106,7 +106,7 @@ impl PlainScan<'_> {
         let limit = self.limit.filter(|_| rest.residual.is_none());
         let place = |wanted: usize| columns.iter().position(|column| *column == wanted).unwrap_or(wanted);
         let residual = rest.residual.map(|residual| moved(&residual, place)).transpose()?;
-        let request = ScanRequest { columns: columns.clone(), filters: rest.filters, limit };
+        let request = ScanRequest { columns: columns.clone(), filters: rest.filters.into(), limit };
         let scan = Arc::new(StoreScanExec::try_new(Arc::clone(self.table), request)?);
         let Some(residual) = residual else { return Ok(scan) };
         let filter = FilterExecBuilder::new(residual, scan);

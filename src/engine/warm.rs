@@ -29,7 +29,7 @@ use crate::lookup::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use crate::pg_type::PgType;
 use crate::sql::cast::cast_array;
 use crate::sql::{self, StatementKind};
-use crate::store::LookupShape;
+use crate::store::{Conditions, LookupShape};
 
 const NAME: &str = "lookaside.warm";
 
@@ -157,7 +157,11 @@ async fn find(engine: &Engine, table: &Arc<LookupTable>, keys: Arc<dyn Execution
     let join = LookupJoin {
         kind: JoinKind::Inner,
         keys: columns.map(|(position, field)| Arc::new(Column::new(field.name(), position)) as _).collect(),
-        shape: Arc::new(LookupShape { key_columns, columns: (0..schema.fields().len()).collect(), filters: vec![] }),
+        shape: Arc::new(LookupShape {
+            key_columns,
+            columns: (0..schema.fields().len()).collect(),
+            filters: Conditions::default(),
+        }),
         gate: None,
         residual: None,
         projection: (0..key_schema.fields().len()).collect(),

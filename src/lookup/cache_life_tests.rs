@@ -10,7 +10,7 @@ use super::super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, Parti
 use super::super::scripted::*;
 use super::super::{LookupJoin, LookupTable};
 use super::*;
-use crate::store::{LookupShape, StoreError};
+use crate::store::{Conditions, LookupShape, StoreError};
 
 fn caching(cache: PartialCache) -> LookupPolicy {
     LookupPolicy {
@@ -248,7 +248,7 @@ async fn entry_with_more_columns_serves_fewer_and_never_the_other_way_round() {
     let (store, _) = changeable(0);
     let table = table(&store, &caching(PartialCache::default()));
     let narrow = || LookupJoin {
-        shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Vec::new() }),
+        shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Conditions::default() }),
         projection: vec![0, 2],
         ..left_join(table.policy().clone())
     };

@@ -22,7 +22,9 @@ use super::super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, Parti
 use super::super::scripted::{Feed, left_join, milliseconds, policy, ready, run};
 use super::super::{LookupJoin, LookupTable};
 use crate::error::Error;
-use crate::store::{Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError};
+use crate::store::{
+    Answer, Conditions, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError,
+};
 
 const TIMEOUT: Duration = milliseconds(200);
 
@@ -175,7 +177,7 @@ impl Model {
         let table = LookupTable::new("customers".to_string(), Arc::clone(&store) as Arc<dyn Store>, policy.clone());
         let wide = left_join(policy.clone());
         let narrow = LookupJoin {
-            shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Vec::new() }),
+            shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Conditions::default() }),
             projection: vec![0, 2],
             ..left_join(policy)
         };

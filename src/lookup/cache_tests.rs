@@ -11,7 +11,7 @@ use super::super::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache};
 use super::super::scripted::*;
 use super::super::{LookupCounters, LookupExec, LookupJoin, LookupTable};
 use super::*;
-use crate::store::{LookupShape, StoreError};
+use crate::store::{Conditions, LookupShape, StoreError};
 
 fn cached(max_rows: u64, rows: Option<u64>, misses: Option<u64>) -> LookupPolicy {
     LookupPolicy {
@@ -128,7 +128,7 @@ async fn other_columns_are_never_served_from_an_entry() {
     let store = at_once();
     let table = table(&store, &cached(100, None, None));
     let narrow = |columns: Vec<usize>, projection| LookupJoin {
-        shape: Arc::new(LookupShape { key_columns: vec![0], columns, filters: Vec::new() }),
+        shape: Arc::new(LookupShape { key_columns: vec![0], columns, filters: Conditions::default() }),
         projection,
         ..left_join(table.policy().clone())
     };
@@ -151,7 +151,7 @@ async fn answer_under_other_conditions_is_never_served_from_an_entry() {
     let table = table(&store, &cached(100, None, None));
     let with = |columns: Vec<usize>, filters: Vec<Expr>| LookupJoin {
         projection: (0..columns.len() + 2).collect(),
-        shape: Arc::new(LookupShape { key_columns: vec![0], columns, filters }),
+        shape: Arc::new(LookupShape { key_columns: vec![0], columns, filters: filters.into() }),
         ..left_join(table.policy().clone())
     };
     let condition = || vec![col("name").is_not_null()];

@@ -11,7 +11,7 @@ use super::super::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache, To
 use super::super::scripted::*;
 use super::super::{LookupJoin, LookupTable};
 use super::*;
-use crate::store::LookupShape;
+use crate::store::{Conditions, LookupShape};
 
 type Teller = mpsc::UnboundedSender<Result<Change, StoreError>>;
 
@@ -188,7 +188,7 @@ async fn all_columns_that_are_asked_for_by_the_key_are_forgotten() {
     let store = ScriptedStore::new(|_| Reply::After(milliseconds(1)));
     let (table, teller) = listening(&store).await;
     let narrow = |table: &LookupTable| {
-        let shape = LookupShape { key_columns: vec![0], columns: vec![1], filters: Vec::new() };
+        let shape = LookupShape { key_columns: vec![0], columns: vec![1], filters: Conditions::default() };
         LookupJoin { shape: Arc::new(shape), projection: vec![0, 1, 2], ..left_join(table.policy().clone()) }
     };
     query_with(&table, narrow(&table), &[1]).await;

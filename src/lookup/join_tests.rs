@@ -11,8 +11,8 @@ use super::super::scripted::*;
 use super::super::{JoinKind, LookupExec, LookupTable};
 use super::*;
 use crate::pg_type::PgType;
-use crate::store::LookupShape;
 use crate::store::file::{FileStore, ReadRows};
+use crate::store::{Conditions, LookupShape};
 
 fn at_once() -> Arc<ScriptedStore> {
     ScriptedStore::new(|_| Reply::Backwards)
@@ -58,7 +58,7 @@ async fn null_keys_find_nothing_and_cost_no_request() {
 #[tokio::test(start_paused = true)]
 async fn null_in_any_part_of_a_composite_key_finds_nothing() {
     let mut join = left_join(policy());
-    join.shape = Arc::new(LookupShape { key_columns: vec![0, 0], columns: vec![1], filters: Vec::new() });
+    join.shape = Arc::new(LookupShape { key_columns: vec![0, 0], columns: vec![1], filters: Conditions::default() });
     join.keys = vec![column("n", 0), column("k", 1)];
     join.projection = vec![0, 2];
     // Keys are (0, 5), (1, NULL), (2, 5), (3, 5); the store looks at the first part only.
@@ -131,7 +131,7 @@ async fn matched_row_of_nulls_is_a_match() {
         let policy = LookupPolicy { cache, ..policy() };
         let table = LookupTable::new("people".to_string(), Arc::clone(&store) as _, policy.clone());
         let mut join = LookupJoin { kind, projection: vec![0, 2], ..left_join(policy) };
-        join.shape = Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Vec::new() });
+        join.shape = Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Conditions::default() });
         for _ in 0..2 {
             let (mut feed, mut rows) = run(&table, join.clone());
             feed.send([Some(1), Some(2), Some(3), None]).end();
@@ -172,7 +172,7 @@ async fn many_matches_leave_in_bounded_batches() {
 #[tokio::test(start_paused = true)]
 async fn projection_may_reorder_repeat_and_drop_columns() {
     let mut join = left_join(policy());
-    join.shape = Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Vec::new() });
+    join.shape = Arc::new(LookupShape { key_columns: vec![0], columns: vec![1], filters: Conditions::default() });
     join.projection = vec![1, 1, 0, 2];
     let store = at_once();
     let table = table(&store, &join.policy);
@@ -190,7 +190,8 @@ async fn joins_without_columns_still_count_their_rows() {
     for ordering in Ordering::ALL {
         let mut join = left_join(LookupPolicy { ordering, ..policy() });
         join.kind = JoinKind::Inner;
-        join.shape = Arc::new(LookupShape { key_columns: vec![0], columns: Vec::new(), filters: Vec::new() });
+        join.shape =
+            Arc::new(LookupShape { key_columns: vec![0], columns: Vec::new(), filters: Conditions::default() });
         join.projection = Vec::new();
         let store = at_once();
         let table = table(&store, &join.policy);
@@ -245,6 +246,6 @@ fn joins_that_name_what_is_not_there_are_refused() {
     assert_eq!(refused(LookupJoin { keys: Vec::new(), ..left_join(policy()) }), Internal);
     let residual = Some(column("nothing", 9));
     assert_eq!(refused(LookupJoin { residual, ..left_join(policy()) }), Internal);
-    let shape = Arc::new(LookupShape { key_columns: vec![2], columns: vec![], filters: vec![] });
+    let shape = Arc::new(LookupShape { key_columns: vec![2], columns: vec![], filters: Conditions::default() });
     assert_eq!(refused(LookupJoin { shape, ..left_join(policy()) }), Internal);
 }

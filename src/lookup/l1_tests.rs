@@ -11,7 +11,7 @@ use super::super::policy::{CachePolicy, LookupPolicy, Ordering, PartialCache};
 use super::super::scripted::*;
 use super::super::{JoinKind, LookupJoin, LookupTable};
 use super::*;
-use crate::store::LookupShape;
+use crate::store::{Conditions, LookupShape};
 
 fn caching(cache: PartialCache) -> LookupPolicy {
     LookupPolicy {
@@ -166,7 +166,8 @@ async fn a_full_l1_is_dropped_and_fills_again() {
 fn l1_of(key_types: &[DataType]) -> (L1, super::super::keys::KeyFinder) {
     let fields: Vec<Field> =
         key_types.iter().enumerate().map(|(at, key)| Field::new(format!("k{at}"), key.clone(), true)).collect();
-    let shape = LookupShape { key_columns: (0..fields.len()).collect(), columns: vec![0], filters: Vec::new() };
+    let shape =
+        LookupShape { key_columns: (0..fields.len()).collect(), columns: vec![0], filters: Conditions::default() };
     let variant = Arc::new(Variant::try_new(Arc::new(shape), &Schema::new(fields), &[]).unwrap());
     let join = left_join(LookupPolicy::default());
     let l1 = L1::new(Arc::clone(&variant), &PartialCache::default());

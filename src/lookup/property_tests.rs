@@ -23,7 +23,7 @@ use super::{JoinKind, LookupTable};
 use crate::error::Error;
 use crate::pg_type::PgType;
 use crate::store::simulated::{Behaviour, Latency, SimulatedConfig, SimulatedError, SimulatedStore};
-use crate::store::{LookupRequest, LookupShape, Store, StoreError};
+use crate::store::{Conditions, LookupRequest, LookupShape, Store, StoreError};
 
 /// Seeds that the tests play unless told otherwise.
 const SEEDS: u64 = 100;
@@ -121,7 +121,7 @@ fn simulated(random: &mut StdRng, may_hang: bool) -> World {
     let good_keys = SimulatedConfig { behaviour: Behaviour { bad_keys: 0.0, ..behaviour }, ..config };
     let twin = SimulatedStore::try_new("customers".to_string(), good_keys).unwrap();
     let names = move |key| {
-        let shape = LookupShape { key_columns: vec![0], columns: vec![1], filters: Vec::new() };
+        let shape = LookupShape { key_columns: vec![0], columns: vec![1], filters: Conditions::default() };
         let keys = vec![Arc::new(Int64Array::from(vec![key])) as _];
         let answer = twin.answer(&LookupRequest { shape: Arc::new(shape), keys, max_answer_bytes: u64::MAX }).unwrap();
         let names: Vec<String> = answer.rows.column(0).as_string_view().iter().flatten().map(str::to_string).collect();

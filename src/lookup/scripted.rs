@@ -26,7 +26,8 @@ use super::policy::{CachePolicy, LookupPolicy, OnFailure, Ordering, RetryPolicy}
 use super::{JoinKind, LookupExec, LookupJoin, LookupTable};
 use crate::error::Error;
 use crate::store::{
-    Answer, Change, Changes, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError,
+    Answer, Change, Changes, Conditions, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store,
+    StoreError,
 };
 
 /// What a request of these keys is to meet.
@@ -286,7 +287,7 @@ pub fn left_join(policy: LookupPolicy) -> LookupJoin {
     LookupJoin {
         kind: JoinKind::Left,
         keys: vec![column("k", 1)],
-        shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![0, 1], filters: Vec::new() }),
+        shape: Arc::new(LookupShape { key_columns: vec![0], columns: vec![0, 1], filters: Conditions::default() }),
         gate: None,
         residual: None,
         projection: vec![0, 1, 2, 3],

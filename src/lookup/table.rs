@@ -292,6 +292,7 @@ mod tests {
     use super::super::policy::BreakerPolicy;
     use super::super::scripted::{Reply, ScriptedStore};
     use super::*;
+    use crate::store::Conditions;
     use crate::store::{LookupRequest, StoreError};
 
     #[tokio::test(start_paused = true)]
@@ -306,7 +307,7 @@ mod tests {
             ..LookupPolicy::default()
         };
         let table = LookupTable::new("t".to_string(), Arc::clone(&store) as _, policy);
-        let shape = LookupShape { key_columns: vec![0], columns: vec![], filters: vec![] };
+        let shape = LookupShape { key_columns: vec![0], columns: vec![], filters: Conditions::default() };
         let request = LookupRequest {
             shape: Arc::new(shape),
             keys: vec![Arc::new(Int64Array::from(vec![1]))],

@@ -153,10 +153,11 @@ mod tests {
 
     use super::*;
     use crate::pg_type::PgType;
+    use crate::store::Conditions;
 
     fn variant(store: &Schema) -> Variant {
         let columns = (0..store.fields().len()).collect();
-        let shape = LookupShape { key_columns: vec![0], columns, filters: Vec::new() };
+        let shape = LookupShape { key_columns: vec![0], columns, filters: Conditions::default() };
         Variant::try_new(Arc::new(shape), store, &[]).unwrap()
     }
 
@@ -206,7 +207,7 @@ mod tests {
     fn shape_without_a_key_or_with_unknown_columns_is_refused() {
         let store = Schema::new(vec![PgType::Int8.field("id", false)]);
         for (key_columns, columns) in [(vec![], vec![0]), (vec![1], vec![0]), (vec![0], vec![1])] {
-            let shape = LookupShape { key_columns, columns, filters: Vec::new() };
+            let shape = LookupShape { key_columns, columns, filters: Conditions::default() };
             assert!(Variant::try_new(Arc::new(shape), &store, &[]).is_err());
         }
     }

@@ -94,7 +94,7 @@ fn plan_lookup(
     let join = LookupJoin {
         kind: lookup.kind,
         keys: keys.collect::<Result<_>>()?,
-        shape: Arc::new(LookupShape { key_columns, columns, filters }),
+        shape: Arc::new(LookupShape { key_columns, columns, filters: filters.into() }),
         gate,
         residual,
         projection: (0..width).collect(),

@@ -13,7 +13,7 @@ use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::future::try_join_all;
 
 pub use super::contract_keyed::{check_keyed, keyed_table};
-use super::{LookupRequest, LookupShape, Store};
+use super::{Conditions, LookupRequest, LookupShape, Store};
 use crate::error::{Error, Result};
 use crate::pg_type::PgType;
 
@@ -205,7 +205,11 @@ impl Suite<'_> {
         keys: &[ArrayRef],
         expected: &Found,
     ) -> Result<()> {
-        let shape = LookupShape { key_columns: key_columns.to_vec(), columns: columns.to_vec(), filters: Vec::new() };
+        let shape = LookupShape {
+            key_columns: key_columns.to_vec(),
+            columns: columns.to_vec(),
+            filters: Conditions::default(),
+        };
         let request = LookupRequest { shape: Arc::new(shape), keys: keys.to_vec(), max_answer_bytes: u64::MAX };
         let answer =
             self.store.lookup(&request).await.map_err(|error| error.into_error("contract").with_context(claim))?;

@@ -9,7 +9,7 @@ use datafusion::arrow::compute::take_record_batch;
 use futures::future::try_join_all;
 
 use super::contract::{self, Found, HOSTILE, ID, NAME, NOTE, REGION, bigints, ensure, found, table, texts};
-use super::{LookupRequest, LookupShape, Store};
+use super::{Conditions, LookupRequest, LookupShape, Store};
 use crate::error::Result;
 
 /// Texts of which no row has one.
@@ -125,7 +125,8 @@ impl KeyedSuite<'_> {
                 _ => texts(&asked.iter().map(|(_, region)| region.as_str()).collect::<Vec<_>>()),
             }
         };
-        let shape = LookupShape { key_columns: self.key.to_vec(), columns: columns.to_vec(), filters: Vec::new() };
+        let shape =
+            LookupShape { key_columns: self.key.to_vec(), columns: columns.to_vec(), filters: Conditions::default() };
         let keys = self.key.iter().map(array).collect();
         let request = LookupRequest { shape: Arc::new(shape), keys, max_answer_bytes: u64::MAX };
         let answer = self.store.lookup(&request).await;

@@ -5,7 +5,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{IntervalMonthDayNano, Schema};
 
-use super::super::{LookupShape, contract};
+use super::super::{Conditions, LookupShape, contract};
 use super::*;
 use crate::error::Code;
 use crate::pg_type::PgType;
@@ -17,7 +17,8 @@ fn embedded(rows: RecordBatch) -> FileStore {
 }
 
 fn request(key_columns: &[usize], columns: &[usize], keys: Vec<ArrayRef>) -> LookupRequest {
-    let shape = LookupShape { key_columns: key_columns.to_vec(), columns: columns.to_vec(), filters: Vec::new() };
+    let shape =
+        LookupShape { key_columns: key_columns.to_vec(), columns: columns.to_vec(), filters: Conditions::default() };
     LookupRequest { shape: Arc::new(shape), keys, max_answer_bytes: u64::MAX }
 }
 

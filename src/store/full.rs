@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::memory_index::key_equality;
 use super::memory_table::{MemoryTable, blocking, compact};
 use super::size::column_bytes;
-use super::{Answer, Changes, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
+use super::{Answer, Changes, Conditions, KeyEquality, LookupRequest, RowBatches, ScanRequest, Store, StoreError};
 use crate::error::{Code, Error, Result};
 use crate::quantity::show_duration;
 
@@ -231,7 +231,8 @@ impl Whole {
     async fn read(&self, key_sets: Vec<Vec<usize>>) -> Result<Arc<MemoryTable>, StoreError> {
         let schema = self.inner.schema();
         let columns = (0..schema.fields().len()).collect();
-        let mut batches = self.inner.scan(&ScanRequest { columns, filters: Vec::new(), limit: None }).await?;
+        let mut batches =
+            self.inner.scan(&ScanRequest { columns, filters: Conditions::default(), limit: None }).await?;
         let (mut read, mut rows, mut bytes) = (Vec::new(), 0, 0);
         while let Some(batch) = batches.try_next().await? {
             let columns = batch.columns().iter().map(compact).collect();

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 
 use super::super::told::contract_store;
-use super::super::{LookupShape, contract};
+use super::super::{Conditions, LookupShape, contract};
 use super::*;
 use crate::pg_type::PgType;
 
@@ -153,7 +153,7 @@ fn full(store: &LoadedStore, policy: FullCache) -> FullStore {
 }
 
 fn request(key_column: usize, keys: Vec<i64>) -> LookupRequest {
-    let shape = LookupShape { key_columns: vec![key_column], columns: vec![1], filters: Vec::new() };
+    let shape = LookupShape { key_columns: vec![key_column], columns: vec![1], filters: Conditions::default() };
     LookupRequest { shape: Arc::new(shape), keys: vec![Arc::new(Int64Array::from(keys))], max_answer_bytes: u64::MAX }
 }
 
@@ -330,7 +330,7 @@ async fn scan_reads_memory_and_keys_compare_as_values_or_not_at_all() {
     let inner = LoadedStore::with_equality([Load::Rows(5)], KeyEquality::OfStore { reason: "capitals".to_string() });
     let store = full(&inner, FullCache::default());
     assert!(store.can_scan());
-    let request = ScanRequest { columns: vec![0], filters: Vec::new(), limit: Some(4) };
+    let request = ScanRequest { columns: vec![0], filters: Conditions::default(), limit: Some(4) };
     let batches: Vec<RecordBatch> = store.scan(&request).await.unwrap().try_collect().await.unwrap();
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 4);
     let error = store.key_equality(0).check_key("name").unwrap_err();

@@ -5,6 +5,7 @@
 //! `full.rs` are stores around a store. What is true for every store is tested by the suite in `contract.rs`.
 
 pub mod breaker;
+mod conditions;
 pub mod contract;
 mod contract_keyed;
 pub mod document;
@@ -69,6 +70,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;
 use futures::stream::BoxStream;
 
+pub use self::conditions::Conditions;
 pub(crate) use self::memory_index::comparable;
 use crate::error::{Code, Error, Result};
 use crate::pg_type::PgType;
@@ -185,7 +187,7 @@ pub struct ScanRequest {
     /// The columns to give, in this order; may be empty.
     pub columns: Vec<usize>,
     /// Conditions for the store to apply, each of which it said it can; a row must satisfy all.
-    pub filters: Vec<Expr>,
+    pub filters: Conditions,
     /// How many rows are enough.
     pub limit: Option<usize>,
 }
@@ -229,7 +231,7 @@ pub struct LookupShape {
     /// The columns to answer with, in this order; may be empty, and need not hold the key's.
     pub columns: Vec<usize>,
     /// Conditions for the store to apply, each of which it said it can; a row must satisfy all.
-    pub filters: Vec<Expr>,
+    pub filters: Conditions,
 }
 
 /// Keys to be answered by one request.

@@ -2,7 +2,7 @@ use datafusion::arrow::array::{Float64Array, StringViewArray};
 use datafusion::arrow::datatypes::{Float64Type, Int64Type};
 use futures::FutureExt;
 
-use super::super::LookupShape;
+use super::super::{Conditions, LookupShape};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,7 +20,8 @@ fn customers_of_seed(seed: u64, behaviour: Behaviour) -> SimulatedStore {
 }
 
 fn request(key_columns: &[usize], columns: &[usize], keys: Vec<ArrayRef>) -> LookupRequest {
-    let shape = LookupShape { key_columns: key_columns.to_vec(), columns: columns.to_vec(), filters: vec![] };
+    let shape =
+        LookupShape { key_columns: key_columns.to_vec(), columns: columns.to_vec(), filters: Conditions::default() };
     LookupRequest { shape: Arc::new(shape), keys, max_answer_bytes: u64::MAX }
 }
 

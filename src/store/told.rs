@@ -13,7 +13,8 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::{
-    Answer, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError, contract, file,
+    Answer, Conditions, KeyEquality, LookupRequest, LookupShape, RowBatches, ScanRequest, Store, StoreError, contract,
+    file,
 };
 use crate::pg_type::PgType;
 
@@ -62,7 +63,7 @@ impl Store for ToldStore {
     /// As a lookup: what was told, then no rows.
     async fn scan(&self, _: &ScanRequest) -> Result<RowBatches, StoreError> {
         let keys: ArrayRef = Arc::new(Int64Array::from(vec![1]));
-        let shape = LookupShape { key_columns: vec![0], columns: vec![], filters: vec![] };
+        let shape = LookupShape { key_columns: vec![0], columns: vec![], filters: Conditions::default() };
         self.lookup(&LookupRequest { shape: Arc::new(shape), keys: vec![keys], max_answer_bytes: u64::MAX }).await?;
         Ok(futures::stream::empty().boxed())
     }
@@ -91,7 +92,7 @@ impl fmt::Display for ToldStore {
 
 /// Asks for one key, and of it no column.
 pub(super) async fn ask(store: &dyn Store) -> Result<Answer, StoreError> {
-    let shape = LookupShape { key_columns: vec![0], columns: vec![], filters: vec![] };
+    let shape = LookupShape { key_columns: vec![0], columns: vec![], filters: Conditions::default() };
     let keys: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     store.lookup(&LookupRequest { shape: Arc::new(shape), keys: vec![keys], max_answer_bytes: u64::MAX }).await
 }

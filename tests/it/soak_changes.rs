@@ -103,7 +103,7 @@ async fn write(postgres: &PostgresServer, writer: i64, count: u64, done: &Atomic
     }
 }
 
-fn report(rows: &[(i64, i64, DateTime<Utc>)], committed: &Committed, counters: &[tokio_postgres::SimpleQueryMessage]) {
+fn report(rows: &[(i64, i64, DateTime<Utc>)], committed: &Committed, hits: i64) {
     // How long before the row was made the first version that it should have had was committed.
     let late = rows.iter().filter_map(|(id, version, made_at)| {
         let newer = committed.get(id)?.iter().find(|(other, _)| other > version)?;

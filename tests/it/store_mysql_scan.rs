@@ -10,7 +10,7 @@ use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use futures::{StreamExt, TryStreamExt};
 use lookaside::store::mysql::MysqlStore;
-use lookaside::store::{ScanRequest, Store, StoreError};
+use lookaside::store::{Conditions, ScanRequest, Store, StoreError};
 
 use crate::store_mysql::{connection, store};
 use crate::store_postgres::{ints, request, table, texts};
@@ -20,7 +20,7 @@ use crate::support::mariadb::MariadbServer;
 const LONG: Duration = Duration::from_secs(20);
 
 fn all(columns: &[usize]) -> ScanRequest {
-    ScanRequest { columns: columns.to_vec(), filters: Vec::new(), limit: None }
+    ScanRequest { columns: columns.to_vec(), filters: Conditions::default(), limit: None }
 }
 
 async fn read(store: &MysqlStore, request: &ScanRequest) -> Vec<RecordBatch> {
@@ -51,7 +51,7 @@ async fn scan_gives_the_columns_and_rows_asked_for_in_small_batches() {
 
     let filter: Expr = col("id").gt(lit(4990_i32)).and(col("name").not_eq(lit("row 4995")));
     assert!(store.can_filter(&filter));
-    let request = ScanRequest { filters: vec![filter], ..all(&[0]) };
+    let request = ScanRequest { filters: vec![filter].into(), ..all(&[0]) };
     assert_eq!(ids(&read(&store, &request).await), [4991, 4992, 4993, 4994, 4996, 4997, 4998, 4999, 5000]);
     assert_eq!(read(&store, &ScanRequest { limit: Some(7), ..all(&[]) }).await[0].num_rows(), 7);
     assert!(read(&store, &ScanRequest { limit: Some(0), ..all(&[0]) }).await.is_empty());
@@ -164,7 +164,7 @@ async fn pushed_conditions_select_what_they_select_here() {
         let frame = frame.filter(filter.clone()).unwrap_or_else(|error| panic!("{filter}: {error}"));
         let mut here = ids(&frame.select_columns(&["id"]).unwrap().collect().await.unwrap());
         here.sort_unstable();
-        let scanned = ScanRequest { filters: vec![filter.clone()], ..all(&[0]) };
+        let scanned = ScanRequest { filters: vec![filter.clone()].into(), ..all(&[0]) };
         let mut there = ids(&read(&store, &scanned).await);
         there.sort_unstable();
         assert_eq!(there, here, "{filter}");

@@ -79,7 +79,8 @@ async fn contract_holds_prepared_and_not_with_an_index_and_without() {
 }
 
 pub fn request(key_columns: &[usize], columns: &[usize], filters: &[Expr], keys: Vec<ArrayRef>) -> LookupRequest {
-    let shape = LookupShape { key_columns: key_columns.to_vec(), columns: columns.to_vec(), filters: filters.to_vec() };
+    let shape =
+        LookupShape { key_columns: key_columns.to_vec(), columns: columns.to_vec(), filters: filters.to_vec().into() };
     LookupRequest { shape: Arc::new(shape), keys, max_answer_bytes: u64::MAX }
 }
 

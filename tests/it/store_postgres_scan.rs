@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::Int64Type;
 use datafusion::logical_expr::{Expr, col, lit};
 use futures::{StreamExt, TryStreamExt};
 use lookaside::store::postgres::PostgresStore;
-use lookaside::store::{KeyEquality, ScanRequest, Store, StoreError};
+use lookaside::store::{Conditions, KeyEquality, ScanRequest, Store, StoreError};
 
 use crate::store_postgres::{OPTIONS, Options, connection, store, table};
 use crate::support::postgres::PostgresServer;
@@ -16,7 +16,7 @@ use crate::support::postgres::PostgresServer;
 const LONG: Duration = Duration::from_secs(20);
 
 fn all(columns: &[usize]) -> ScanRequest {
-    ScanRequest { columns: columns.to_vec(), filters: Vec::new(), limit: None }
+    ScanRequest { columns: columns.to_vec(), filters: Conditions::default(), limit: None }
 }
 
 async fn read(store: &PostgresStore, request: &ScanRequest) -> Vec<RecordBatch> {
@@ -42,7 +42,7 @@ async fn scan_gives_the_columns_and_rows_asked_for_in_small_batches() {
 
     let filter: Expr = col("id").gt(lit(4990_i64)).and(col("name").not_eq(lit("row 4995")));
     assert!(store.can_filter(&filter));
-    let request = ScanRequest { filters: vec![filter], ..all(&[0]) };
+    let request = ScanRequest { filters: vec![filter].into(), ..all(&[0]) };
     assert_eq!(bigints(&read(&store, &request).await), [4991, 4992, 4993, 4994, 4996, 4997, 4998, 4999, 5000]);
     assert_eq!(read(&store, &ScanRequest { limit: Some(7), ..all(&[]) }).await[0].num_rows(), 7);
     assert!(read(&store, &ScanRequest { limit: Some(0), ..all(&[0]) }).await.is_empty());

@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
 use lookaside::pg_type::PgType;
 use lookaside::store::sqlite::{SqliteConfig, SqliteConnection, SqliteStore};
-use lookaside::store::{ScanRequest, SqlTable, Store, StoreError, contract};
+use lookaside::store::{Conditions, ScanRequest, SqlTable, Store, StoreError, contract};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use tempfile::TempDir;
@@ -306,7 +306,7 @@ async fn a_request_that_nobody_waits_for_is_stopped() {
         assert_eq!(texts(&answer.expect("a connection in time").unwrap()), ["0: 1"]);
     }
     // A scan that is dropped half-way, too.
-    let everything = ScanRequest { columns: vec![0], filters: Vec::new(), limit: None };
+    let everything = ScanRequest { columns: vec![0], filters: Conditions::default(), limit: None };
     let mut rows = endless.scan(&everything).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(50), rows.try_next()).await.is_err());
     drop(rows);
