@@ -234,7 +234,8 @@ fn shown_cache(cache: &CachePolicy) -> String {
                 ("refresh_after", partial.refresh_after),
                 ("serve_stale_for", Some(partial.serve_stale_for).filter(|time| !time.is_zero())),
             ];
-            format!("{}({})", cache.name(), shown_options(&bounds, &times))
+            let told_by = partial.told_by.as_ref().map(|told_by| format!(", told_by={told_by}")).unwrap_or_default();
+            format!("{}({}{told_by})", cache.name(), shown_options(&bounds, &times))
         }
         CachePolicy::Full(full) => {
             let bounds = [("max_rows", full.max_rows), ("max_bytes", full.max_bytes)];

@@ -119,6 +119,8 @@ async fn whatever_changes_a_row_is_seen_though_the_cache_would_keep_it_for_an_ho
     }
     until(&client, "SELECT heard_at IS NOT NULL FROM lookaside.lookups WHERE name = 'customers'", "t").await;
     assert_eq!(ask(&client, "SELECT hears_by FROM lookaside.lookups").await, "listen heard_changed");
+    let explained = ask(&client, &format!("EXPLAIN {}", by_id("1"))).await;
+    assert!(explained.contains(", told_by=listen heard_changed)"), "{explained}");
     // By another column, which the message does not name.
     let by_name = "SELECT c.id FROM (VALUES ('n7')) AS k (name) LOOKUP JOIN customers AS c ON c.name = k.name";
     assert_eq!(ask(&client, by_name).await, "7");
