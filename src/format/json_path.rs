@@ -28,14 +28,6 @@ impl JsonPath {
         JsonPath { steps: vec![Step::Member(name.to_string())] }
     }
 
-    /// If the path is `$` and one member.
-    pub fn as_member(&self) -> Option<&str> {
-        match self.steps.as_slice() {
-            [Step::Member(name)] => Some(name),
-            _ => None,
-        }
-    }
-
     /// A document that has this JSON there and nothing else; `None` for a path through items, which come in numbers.
     pub fn document_with(&self, json: &str) -> Option<String> {
         let mut document = json.to_string();
