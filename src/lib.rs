@@ -8,6 +8,7 @@ pub mod error;
 pub mod expression;
 pub mod format;
 pub mod lookup;
+pub mod notice;
 pub mod pg_catalog;
 pub mod pg_type;
 pub mod plan;

@@ -56,7 +56,7 @@ use crate::sql_name::relation_name;
 use backends::Backends;
 use definition::{GrantDefinition, ServerDefinition, UserDefinition};
 pub use open::Lookup;
-pub use provider::{LookupProvider, Stream, StreamProvider};
+pub use provider::{LookupProvider, Stream, StreamProvider, StreamSource};
 use running::RunningQueries;
 use system::{SYSTEM_SCHEMA, SystemSchema};
 pub use view::{StoredView, View};
@@ -283,7 +283,10 @@ impl SchemaProvider for Catalog {
 
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
         Ok(match self.relations.get(name) {
-            Some(Relation::Stream(stream)) => Some(Arc::new(StreamProvider::of_whole(Arc::clone(stream)))),
+            Some(Relation::Stream(stream)) => {
+                let source = Arc::clone(stream.source().await?);
+                Some(Arc::new(StreamProvider::of_whole(stream.name.clone(), source)))
+            }
             Some(Relation::Lookup(lookup)) => Some(Arc::new(LookupProvider::new(lookup.table().await?))),
             None => None,
         })

@@ -16,12 +16,11 @@ use crate::catalog::definition::{
     StreamKind,
 };
 use crate::catalog::problem::Problem;
-use crate::catalog::provider::Stream;
+use crate::catalog::provider::{Stream, StreamSource};
 use crate::error::{Error, Result};
 use crate::format::{self, FileData, FileFormat};
 use crate::lookup::policy::{CachePolicy, PartialCache, ToldBy};
 use crate::lookup::{LastError, LookupTable};
-use crate::source::Source;
 use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::push::PushStream;
@@ -130,12 +129,11 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
         }
     }
     for stream in definition.streams {
-        let origin = stream.origin.clone();
-        match open_stream(stream) {
-            Ok(stream) => {
-                relations.insert(stream.name.clone(), Relation::Stream(Arc::new(stream)));
+        match open_stream(&stream) {
+            Ok(opened) => {
+                relations.insert(stream.name, Relation::Stream(Arc::new(opened)));
             }
-            Err(error) => problems.push(problem(&error, &origin)),
+            Err(error) => problems.push(problem(&error, &stream.origin)),
         }
     }
     for lookup in definition.lookups {
@@ -278,28 +276,26 @@ async fn open_file(
     opened.await.map_err(|error| Error::internal(format!("reading a file did not end: {error}")))?
 }
 
-fn open_stream(definition: StreamDefinition) -> Result<Stream> {
-    let StreamDefinition { name, comment, .. } = definition;
-    let reading = |stream: Stream| Ok(Stream { comment: comment.clone(), ..stream });
-    let (source, push): (Arc<dyn Source>, _) = match definition.kind {
+fn open_stream(definition: &StreamDefinition) -> Result<Stream> {
+    let name = definition.name.clone();
+    let (type_name, source) = match definition.kind.clone() {
         StreamKind::Generator { rows_per_second, rows, seed, columns } => {
             let columns = columns.into_iter().map(|column| (column.name, column.expression)).collect();
             let config = GeneratorConfig { rows_per_second, rows, seed, columns };
-            let source = Arc::new(GeneratorSource::try_new(name.clone(), config)?);
-            return reading(Stream::reading(name, "generator", source));
+            ("generator", StreamSource::Known(Arc::new(GeneratorSource::try_new(name, config)?)))
         }
         StreamKind::Push { columns, retain_rows, retain_bytes, slow_reader } => {
             let schema = schema_of(&columns);
-            let push = Arc::new(PushStream::new(name.clone(), schema, retain_rows.get(), retain_bytes, slow_reader));
-            (Arc::clone(&push) as _, Some(push))
+            let push = PushStream::new(name, schema, retain_rows.get(), retain_bytes, slow_reader);
+            ("push", StreamSource::Push(Arc::new(push)))
         }
         StreamKind::File { path, format, columns } => {
             let schema = (!columns.is_empty()).then(|| schema_of(&columns));
-            let source = FileSource::try_new(name.clone(), path, format, schema, definition.on_malformed)?;
-            return reading(Stream::reading(name, "file", Arc::new(source)));
+            let source = FileSource::try_new(name, path, format, schema, definition.on_malformed)?;
+            ("file", StreamSource::Known(Arc::new(source)))
         }
     };
-    Ok(Stream { name, comment, type_name: "push", source, push, rows_read: Arc::default() })
+    Ok(Stream::new(definition, type_name, source))
 }
 
 fn schema_of(columns: &[ColumnDefinition]) -> SchemaRef {

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DataFusionResult;
@@ -12,65 +12,133 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
+use tokio::sync::OnceCell;
+
+use super::definition::{Origin, StreamDefinition};
 use super::plain_scan::PlainScan;
-use crate::lookup::LookupTable;
+use crate::error::{Error, Result};
 use crate::lookup::policy::LookupOverrides;
+use crate::lookup::{LastError, LookupTable};
 use crate::source::exec::SourceExec;
+use crate::source::progress::Progress;
 use crate::source::push::PushStream;
-use crate::source::{Source, Start};
+use crate::source::{DeclaredSource, Range, RangeChoice, Source};
 
 /// A stream of the catalog.
-#[derive(Debug)]
 pub struct Stream {
     pub name: String,
     pub comment: Option<String>,
+    pub origin: Origin,
     /// The type in the catalog file.
     pub type_name: &'static str,
-    pub source: Arc<dyn Source>,
+    source: OnceCell<Arc<dyn Source>>,
+    /// `None` where nothing need be asked: `source` is there then.
+    declared: Option<Arc<dyn DeclaredSource>>,
     /// What rows may be put in by clients; `None` for streams that read on their own.
     pub push: Option<Arc<PushStream>>,
-    /// Rows that all readers were given.
-    pub rows_read: Arc<AtomicU64>,
+    /// Of connecting.
+    last_error: LastError,
+}
+
+/// Where a stream's rows come from.
+pub enum StreamSource {
+    /// Columns and all.
+    Known(Arc<dyn Source>),
+    /// Clients put the rows in.
+    Push(Arc<PushStream>),
+    /// Somebody else knows the columns.
+    Declared(Arc<dyn DeclaredSource>),
 }
 
 impl Stream {
-    /// A stream that reads on its own and takes no rows.
-    pub fn reading(name: String, type_name: &'static str, source: Arc<dyn Source>) -> Self {
-        Stream { name, comment: None, type_name, source, push: None, rows_read: Arc::default() }
+    pub fn new(definition: &StreamDefinition, type_name: &'static str, source: StreamSource) -> Self {
+        let (source, declared, push) = match source {
+            StreamSource::Known(source) => (Some(source), None, None),
+            StreamSource::Push(push) => (Some(Arc::clone(&push) as Arc<dyn Source>), None, Some(push)),
+            StreamSource::Declared(declared) => (None, Some(declared), None),
+        };
+        Stream {
+            name: definition.name.clone(),
+            comment: definition.comment.clone(),
+            origin: definition.origin.clone(),
+            type_name,
+            source: OnceCell::new_with(source),
+            declared,
+            push,
+            last_error: LastError::default(),
+        }
+    }
+
+    /// The source, with its columns; the same for all.
+    ///
+    /// # Errors
+    /// As [`DeclaredSource::connect`]. The next call tries again.
+    pub async fn source(&self) -> Result<&Arc<dyn Source>> {
+        let connect = || async {
+            match &self.declared {
+                Some(declared) => declared.connect().await,
+                None => Err(Error::internal(format!("stream \"{}\" was not opened", self.name))),
+            }
+        };
+        self.source.get_or_try_init(connect).await.inspect_err(|error| self.last_error.note(error))
+    }
+
+    /// The source, if its columns are known already.
+    pub fn known_source(&self) -> Option<&Arc<dyn Source>> {
+        self.source.get()
+    }
+
+    /// What is told of its readings, if there can have been any.
+    pub fn progress(&self) -> Option<&Arc<Progress>> {
+        self.known_source().map(|source| source.progress())
+    }
+
+    /// What went wrong last, and when: with reading, or, before there was any, with asking for the columns.
+    pub fn last_error(&self) -> Option<(DateTime<Utc>, String)> {
+        self.progress().and_then(|progress| progress.last_error()).or_else(|| self.last_error.get())
     }
 }
 
-/// A stream to be read from a place that the query has chosen.
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A stream of which a query has chosen what to read.
 #[derive(Debug)]
 pub struct StreamProvider {
-    stream: Arc<Stream>,
-    start: Start,
+    name: String,
+    source: Arc<dyn Source>,
+    range: Range,
 }
 
 impl StreamProvider {
-    pub fn new(stream: Arc<Stream>, start: Start) -> Self {
-        StreamProvider { stream, start }
+    /// What is read of a stream unless a query says otherwise.
+    pub fn of_whole(name: String, source: Arc<dyn Source>) -> Self {
+        let range = source.choice().default_range();
+        StreamProvider { name, source, range }
     }
 
-    /// The stream from where it starts unless a query says otherwise.
-    pub fn of_whole(stream: Arc<Stream>) -> Self {
-        let start = stream.source.starts().first().copied().unwrap_or(Start::Earliest);
-        Self::new(stream, start)
+    /// The same stream with another choice.
+    pub fn with_range(&self, range: Range) -> Self {
+        StreamProvider { name: self.name.clone(), source: Arc::clone(&self.source), range }
     }
 
-    pub fn stream(&self) -> &Arc<Stream> {
-        &self.stream
+    /// What may be chosen.
+    pub fn choice(&self) -> RangeChoice {
+        self.source.choice()
     }
 
     pub fn is_bounded(&self) -> bool {
-        self.stream.source.is_bounded()
+        self.source.is_bounded(&self.range)
     }
 }
 
 #[async_trait]
 impl TableProvider for StreamProvider {
     fn schema(&self) -> SchemaRef {
-        self.stream.source.schema()
+        self.source.schema()
     }
 
     fn table_type(&self) -> TableType {
@@ -86,9 +154,8 @@ impl TableProvider for StreamProvider {
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let all = || (0..self.schema().fields().len()).collect();
         let projection = projection.cloned().unwrap_or_else(all);
-        let source = Arc::clone(&self.stream.source);
-        let exec = SourceExec::new(self.stream.name.clone(), source, self.start, projection);
-        Ok(Arc::new(exec.with_rows_read(Arc::clone(&self.stream.rows_read))))
+        let source = Arc::clone(&self.source);
+        Ok(Arc::new(SourceExec::new(self.name.clone(), source, self.range.clone(), projection)))
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -21,6 +20,7 @@ use super::{Catalog, Lookup, Relation, Stream, Viewer};
 use crate::error::{Error, Result};
 use crate::lookup::LookupCounters;
 use crate::pg_type::{PgType, UTC};
+use crate::source::progress::Progress;
 
 /// The schema's name, which is part of the names of views and functions.
 pub const SYSTEM_SCHEMA: &str = "lookaside";
@@ -207,12 +207,29 @@ fn streams(streams: &[&Stream]) -> Result<RecordBatch> {
     let mut columns = Columns::default();
     columns.text("name", all().map(|stream| stream.name.clone()));
     columns.text("type", all().map(|stream| stream.type_name.to_string()));
-    columns.text("columns", all().map(|stream| shown_columns(&stream.source.schema())));
-    columns.count("rows_read", all().map(|stream| stream.rows_read.load(Relaxed)));
-    columns.count("rows_skipped", all().map(|stream| stream.source.rows_skipped()));
+    let known = |stream: &&&Stream| stream.known_source().map(|source| shown_columns(&source.schema()));
+    columns.text_or_null("columns", all().map(|stream| known(&stream)));
+    let progress: Vec<_> = all().map(|stream| stream.progress()).collect();
+    let count = |of: fn(&Progress) -> u64| progress.iter().map(move |progress| progress.map_or(0, |told| of(told)));
+    columns.text("state", progress.iter().map(|told| told.map_or("idle", |told| told.state_name()).to_string()));
+    columns.count("rows_read", count(Progress::rows_read));
+    columns.count("rows_skipped", count(Progress::rows_skipped));
+    columns.number_or_null("rows_per_second", progress.iter().map(|told| told.map(|told| told.rows_per_second())));
     columns.count_or_null("retained_rows", all().map(|stream| stream.push.as_ref().map(|push| push.retained_rows())));
-    columns.count_or_null("readers", all().map(|stream| stream.push.as_ref().map(|push| push.readers())));
+    columns.count("readers", count(Progress::readers));
+    columns.count_or_null("lag", all().map(|stream| lag_of(stream)));
+    let errors: Vec<_> = all().map(|stream| stream.last_error()).collect();
+    columns.text_or_null("last_error", errors.iter().map(|error| error.as_ref().map(|(_, message)| message.clone())));
+    columns.moment_or_null("last_error_at", errors.iter().map(|error| error.as_ref().map(|(at, _)| *at)));
     columns.finish()
+}
+
+/// Messages or rows that the reader who is furthest behind has not come to.
+pub fn lag_of(stream: &Stream) -> Option<u64> {
+    match &stream.push {
+        Some(push) => push.unread_rows(),
+        None => stream.progress()?.lag(),
+    }
 }
 
 /// `order_id bigint not null, note text`.

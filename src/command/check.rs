@@ -25,10 +25,13 @@ pub async fn run(catalogs: &[PathBuf], sql: &[PathBuf]) -> u8 {
     let mut wrong = 0;
     for (name, relation) in engine.catalog().relations() {
         match relation {
-            Relation::Stream(stream) => {
-                let source = &stream.source;
-                println!("stream {name}: {}, {}", stream.type_name, columns(source.schema().as_ref()));
-            }
+            Relation::Stream(stream) => match stream.source().await {
+                Ok(source) => println!("stream {name}: {}, {}", stream.type_name, columns(source.schema().as_ref())),
+                Err(error) => {
+                    wrong += 1;
+                    eprintln!("{}", show_error(&stream.origin.to_string(), &error));
+                }
+            },
             Relation::Lookup(lookup) => match look(lookup).await {
                 Ok(found) => println!("lookup {name}: {found}"),
                 Err(error) => {

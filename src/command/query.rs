@@ -4,15 +4,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
-
 use crate::command::stop::stop_signal;
 use crate::command::{open_engine, print_problems, read_catalogs, show_error};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 pub use crate::server::print::OutputFormat;
 use crate::server::print::Printer;
-use crate::session::portal::RowReader;
+use crate::session::portal::{RowReader, Told};
 use crate::session::{Outcome, Session};
 use crate::sql;
 
@@ -71,13 +69,15 @@ pub async fn print_rows(engine: &Arc<Engine>, text: &str, format: OutputFormat) 
     if write(&printer.begin()?).is_err() {
         return Ok(());
     }
-    while let Some(batch) = reader.next(usize::MAX).await {
-        let batch: RecordBatch = batch?;
-        if write(&printer.rows(&batch)?).is_err() {
-            return Ok(());
+    loop {
+        match reader.next_or_notice(usize::MAX).await {
+            Told::Notice(notice) => eprintln!("{}", show_error("NOTICE", &notice)),
+            Told::Rows(rows) => match rows? {
+                Some(batch) if write(&printer.rows(&batch)?).is_ok() => {}
+                Some(_) | None => return Ok(()),
+            },
         }
     }
-    Ok(())
 }
 
 fn write(bytes: &[u8]) -> io::Result<()> {

@@ -34,10 +34,12 @@ use crate::catalog::backends::Signal;
 use crate::catalog::running::QueryEntry;
 use crate::catalog::{CATALOG_NAME, Catalog, SCHEMA_NAME, Viewer, visible_to};
 use crate::error::{Code, Error, Result};
+use crate::notice::Notices;
 use crate::pg_catalog::{self, SystemCatalog};
 use crate::pg_type::PgType;
 use crate::plan::check::check_streaming;
 use crate::plan::with_rules;
+use crate::source::exec::open_sources;
 use crate::sql::cast::PgCast;
 use crate::sql::catalog_query::rewrite_catalog_names;
 use crate::sql::parameter::limit_parameters;
@@ -81,6 +83,8 @@ pub struct Rows {
     pub schema: SchemaRef,
     pub stream: SendableRecordBatchStream,
     pub endless: bool,
+    /// What is said beside the rows while they come.
+    pub notices: Notices,
     /// What `lookaside.queries` shows of it, as long as this lives; `None` for rows that no query makes.
     pub query: Option<QueryEntry>,
 }
@@ -203,9 +207,24 @@ impl Engine {
     ) -> Result<Rows> {
         let physical = self.physical_plan(planned, values, viewer).await?;
         query.runs(&physical);
-        let stream = execute_stream(physical, self.task_context(viewer))?;
+        let notices = Notices::default();
+        let stream = self.execute(physical, viewer, &notices).await?;
         let schema = Arc::clone(&planned.schema);
-        Ok(Rows { schema, stream, endless: planned.endless, query: Some(query) })
+        Ok(Rows { schema, stream, endless: planned.endless, notices, query: Some(query) })
+    }
+
+    /// Runs operators: their streams begin to be read before this returns.
+    ///
+    /// # Errors
+    /// HV00N where a stream's server is not available.
+    pub async fn execute(
+        &self,
+        physical: Arc<dyn ExecutionPlan>,
+        viewer: &Viewer,
+        notices: &Notices,
+    ) -> Result<SendableRecordBatchStream> {
+        open_sources(&physical, notices).await?;
+        Ok(execute_stream(physical, self.task_context(viewer))?)
     }
 
     /// The operators that would run.

@@ -15,8 +15,8 @@ use datafusion::logical_expr::async_udf::AsyncScalarUDFImpl;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 
 use super::Engine;
@@ -26,6 +26,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::settings::ValueSettings;
 use crate::lookup::policy::OnFailure;
 use crate::lookup::{JoinKind, LookupExec, LookupJoin, LookupTable};
+use crate::notice::Notices;
 use crate::pg_type::PgType;
 use crate::sql::cast::cast_array;
 use crate::sql::{self, StatementKind};
@@ -170,7 +171,7 @@ async fn find(engine: &Engine, table: &Arc<LookupTable>, keys: Arc<dyn Execution
     let types = key_schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
     let converter = RowConverter::new(types.collect())?;
     let stage = LookupExec::try_new(keys, Arc::clone(table), join)?;
-    let mut rows = execute_stream(Arc::new(stage), engine.task_context(viewer))?;
+    let mut rows = Box::pin(engine.execute(Arc::new(stage), viewer, &Notices::default())).await?;
     let mut found: HashSet<OwnedRow> = HashSet::new();
     while let Some(batch) = rows.next().await {
         found.extend(converter.convert_columns(batch?.columns())?.iter().map(|row| row.owned()));

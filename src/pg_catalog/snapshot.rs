@@ -179,7 +179,10 @@ impl SystemCatalog {
 
     fn facts_of(&self, name: &str, relation: &Relation) -> RelationFacts {
         let (columns, key, comment) = match relation {
-            Relation::Stream(stream) => (columns_of(&stream.source.schema()), vec![], &stream.comment),
+            Relation::Stream(stream) => {
+                let columns = stream.known_source().map(|source| columns_of(&source.schema()));
+                (columns.unwrap_or_default(), vec![], &stream.comment)
+            }
             Relation::Lookup(lookup) => {
                 let store = lookup.connected_table().map(|table| table.store());
                 let columns = store.map(|store| columns_of(&store.schema())).unwrap_or_default();

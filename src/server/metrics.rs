@@ -3,10 +3,11 @@
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
+use crate::catalog::system::lag_of;
 use crate::catalog::{Catalog, Relation, Rights, Stream};
 use crate::lookup::{LookupCounters, LookupTable};
+use crate::source::progress::Progress;
 use crate::telemetry::Distribution;
 
 /// Powers of two up to which latencies have a bucket: from 64 microseconds to 67 seconds.
@@ -39,24 +40,30 @@ fn streams(page: &mut Page, catalog: &Catalog, rights: &Rights) {
             Relation::Lookup(_) => None,
         })
         .collect();
-    page.family("lookaside_stream_rows_read_total", "counter", "Rows that queries have read.");
-    for (name, stream) in &streams {
-        page.sample("lookaside_stream_rows_read_total", &[("stream", name)], stream.rows_read.load(Relaxed));
+    for (name, kind, meaning, of) in STREAM_METRICS {
+        page.family(name, kind, meaning);
+        for (stream_name, stream) in &streams {
+            page.sample(name, &[("stream", stream_name)], stream.progress().map_or(0, |progress| of(progress)));
+        }
     }
-    page.family("lookaside_stream_rows_skipped_total", "counter", "Malformed rows that were left out.");
-    for (name, stream) in &streams {
-        page.sample("lookaside_stream_rows_skipped_total", &[("stream", name)], stream.source.rows_skipped());
+    page.family("lookaside_stream_lag", "gauge", "Messages that the reader who is furthest behind has not come to.");
+    for (name, lag) in streams.iter().filter_map(|(name, stream)| Some((*name, lag_of(stream)?))) {
+        page.sample("lookaside_stream_lag", &[("stream", name)], lag);
     }
-    let push = || streams.iter().filter_map(|(name, stream)| Some((*name, stream.push.as_ref()?)));
     page.family("lookaside_stream_retained_rows", "gauge", "Rows of a push stream that can still be read.");
-    for (name, stream) in push() {
-        page.sample("lookaside_stream_retained_rows", &[("stream", name)], stream.retained_rows());
-    }
-    page.family("lookaside_stream_readers", "gauge", "Queries that read a push stream.");
-    for (name, stream) in push() {
-        page.sample("lookaside_stream_readers", &[("stream", name)], stream.readers());
+    for (name, push) in streams.iter().filter_map(|(name, stream)| Some((*name, stream.push.as_ref()?))) {
+        page.sample("lookaside_stream_retained_rows", &[("stream", name)], push.retained_rows());
     }
 }
+
+/// Name, kind, meaning and value of a number of each stream.
+type StreamMetric = (&'static str, &'static str, &'static str, fn(&Progress) -> u64);
+
+const STREAM_METRICS: [StreamMetric; 3] = [
+    ("lookaside_stream_rows_read_total", "counter", "Rows that queries have read.", Progress::rows_read),
+    ("lookaside_stream_rows_skipped_total", "counter", "Malformed rows that were left out.", Progress::rows_skipped),
+    ("lookaside_stream_readers", "gauge", "Queries that read the stream.", Progress::readers),
+];
 
 /// Name, kind, meaning and value of a number of each lookup table.
 type LookupMetric = (&'static str, &'static str, &'static str, fn(&LookupCounters) -> u64);

@@ -13,7 +13,8 @@ use crate::server::encode::{Format, RowEncoder, ValueSettings, row_description};
 use crate::server::encode_copy::CopyEncoder;
 use crate::server::stop::Stop;
 use crate::server::wire::{FLUSH_BYTES, Wire};
-use crate::session::portal::{Content, RowReader};
+use crate::session::portal::{Content, RowReader, Told};
+use crate::session::setting::Settings;
 use crate::session::{Executed, Outcome};
 use crate::sql;
 use crate::sql::cursor::{Fetch, Steps};
@@ -70,11 +71,7 @@ impl Connection {
 
     /// Sends a notice or a warning, unless the client does not want it.
     fn notify(&mut self, notice: &Error) -> Result<(), Ended> {
-        if self.session.settings().wants(notice) {
-            let severity = if notice.code() == Code::Notice { "NOTICE" } else { "WARNING" };
-            self.wire.send_failure(severity, notice)?;
-        }
-        Ok(())
+        send_notice(&mut self.wire, self.session.settings(), notice)
     }
 
     async fn send_simple(&mut self, outcome: Outcome) -> Result<(), Ended> {
@@ -167,10 +164,10 @@ impl Connection {
     /// Passes over rows, at most `limit`; tells how many there were.
     async fn skip_rows(&mut self, reader: &mut RowReader, limit: u64, deadline: Option<Instant>) -> Result<u64, Ended> {
         let mut skipped = 0;
-        let (wire, _, stop) = self.parts();
+        let mut outlet = self.outlet();
         while skipped < limit {
             let most = usize::try_from(limit - skipped).unwrap_or(usize::MAX);
-            let Some(batch) = next_batch(wire, &stop, reader, most, deadline).await? else { break };
+            let Some(batch) = outlet.next_batch(reader, most, deadline).await? else { break };
             skipped += batch.num_rows() as u64;
             if is_past(deadline) {
                 break;
@@ -190,14 +187,14 @@ impl Connection {
         let settings = self.value_settings();
         let mut encoder = RowEncoder::try_new(reader.schema(), formats)?.with_settings(settings);
         let mut sent = 0;
-        let (wire, _, stop) = self.parts();
+        let mut outlet = self.outlet();
         while sent < limit {
             let most = usize::try_from(limit - sent).unwrap_or(usize::MAX);
-            let Some(batch) = next_batch(wire, &stop, reader, most, deadline).await? else { break };
+            let Some(batch) = outlet.next_batch(reader, most, deadline).await? else { break };
             let mut first = 0;
             while first < batch.num_rows() {
-                first += encoder.encode_some(&batch, first..batch.num_rows(), FLUSH_BYTES, &mut wire.output)?;
-                flush_when_full(wire, &stop).await?;
+                first += encoder.encode_some(&batch, first..batch.num_rows(), FLUSH_BYTES, &mut outlet.wire.output)?;
+                outlet.flush_when_full().await?;
             }
             sent += batch.num_rows() as u64;
             if is_past(deadline) {
@@ -214,12 +211,12 @@ impl Connection {
         encoder.begin(&mut self.wire.output)?;
         let mut reader = RowReader::new(rows, "COPY");
         let mut sent = 0_u64;
-        let (wire, _, stop) = self.parts();
-        while let Some(batch) = next_batch(wire, &stop, &mut reader, usize::MAX, None).await? {
+        let mut outlet = self.outlet();
+        while let Some(batch) = outlet.next_batch(&mut reader, usize::MAX, None).await? {
             let mut first = 0;
             while first < batch.num_rows() {
-                first += encoder.encode_some(&batch, first..batch.num_rows(), FLUSH_BYTES, &mut wire.output)?;
-                flush_when_full(wire, &stop).await?;
+                first += encoder.encode_some(&batch, first..batch.num_rows(), FLUSH_BYTES, &mut outlet.wire.output)?;
+                outlet.flush_when_full().await?;
             }
             sent += batch.num_rows() as u64;
         }
@@ -227,46 +224,73 @@ impl Connection {
         Ok(self.wire.send(&CommandComplete::new(format!("COPY {sent}")))?)
     }
 
+    fn outlet(&mut self) -> Outlet<'_> {
+        let (wire, session, stop) = self.parts();
+        Outlet { wire, stop, settings: session.settings() }
+    }
+
     pub(super) fn value_settings(&self) -> ValueSettings {
         self.session.settings().values()
     }
 }
 
-/// The next rows; `None` when there are no more, or none before `deadline`. Those that are there already are taken
-/// without a write in between; before waiting, all is written.
-async fn next_batch(
-    wire: &mut Wire,
-    stop: &Stop,
-    reader: &mut RowReader,
-    most: usize,
-    deadline: Option<Instant>,
-) -> Result<Option<RecordBatch>, Ended> {
-    stop.check()?;
-    if let Some(batch) = reader.next_ready(most) {
-        return Ok(Some(batch?));
+/// Sends a notice or a warning, unless the client does not want it.
+fn send_notice(wire: &mut Wire, settings: &Settings, notice: &Error) -> Result<(), Ended> {
+    if settings.wants(notice) {
+        let severity = if notice.code() == Code::Notice { "NOTICE" } else { "WARNING" };
+        wire.send_failure(severity, notice)?;
     }
-    stop.flush(wire).await?;
-    let next = match deadline {
-        None => stop.guard(wire, reader.next(most)).await?,
-        Some(deadline) => {
-            let in_time = tokio::time::timeout_at(deadline, reader.next(most));
-            stop.guard(wire, in_time).await?.unwrap_or(None)
+    Ok(())
+}
+
+/// Where rows are sent.
+struct Outlet<'c> {
+    wire: &'c mut Wire,
+    stop: Stop,
+    settings: &'c Settings,
+}
+
+impl Outlet<'_> {
+    /// The next rows; `None` when there are no more, or none before `deadline`. Those that are there already are taken
+    /// without a write in between; before waiting, all is written. Notices that come meanwhile are sent.
+    async fn next_batch(
+        &mut self,
+        reader: &mut RowReader,
+        most: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Option<RecordBatch>, Ended> {
+        self.stop.check()?;
+        if let Some(batch) = reader.next_ready(most) {
+            return Ok(Some(batch?));
         }
-    };
-    Ok(next.transpose()?)
+        loop {
+            self.stop.flush(self.wire).await?;
+            let told = match deadline {
+                None => self.stop.guard(self.wire, reader.next_or_notice(most)).await?,
+                Some(deadline) => {
+                    let in_time = tokio::time::timeout_at(deadline, reader.next_or_notice(most));
+                    self.stop.guard(self.wire, in_time).await?.unwrap_or(Told::Rows(Ok(None)))
+                }
+            };
+            match told {
+                Told::Rows(rows) => return Ok(rows?),
+                Told::Notice(notice) => send_notice(self.wire, self.settings, &notice)?,
+            }
+        }
+    }
+
+    async fn flush_when_full(&mut self) -> Result<(), Ended> {
+        if self.wire.output.len() < FLUSH_BYTES {
+            return Ok(());
+        }
+        self.stop.flush(self.wire).await?;
+        self.stop.check()
+    }
 }
 
 /// Whether rows are not to be waited for any more, though they never cease to be ready.
 fn is_past(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= Instant::now())
-}
-
-async fn flush_when_full(wire: &mut Wire, stop: &Stop) -> Result<(), Ended> {
-    if wire.output.len() < FLUSH_BYTES {
-        return Ok(());
-    }
-    stop.flush(wire).await?;
-    stop.check()
 }
 
 pub(super) fn command_tag(word: &str, rows: u64) -> String {

@@ -7,14 +7,15 @@ use datafusion::arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::displayable;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{displayable, execute_stream};
 use futures::StreamExt;
 
 use super::{Prepared, Session};
 use crate::catalog::running::QueryEntry;
 use crate::engine::Rows;
 use crate::error::{Error, Result};
+use crate::notice::Notices;
 use crate::pg_type::PgType;
 use crate::sql::explain::ExplainOptions;
 
@@ -35,7 +36,7 @@ impl Session {
         let physical = self.engine.physical_plan(planned, values, &self.viewer()).await?;
         if options.analyze {
             query.runs(&physical);
-            let rows = execute_stream(Arc::clone(&physical), self.engine.task_context(&self.viewer()))?;
+            let rows = self.engine.execute(Arc::clone(&physical), &self.viewer(), &Notices::default()).await?;
             match options.duration {
                 None => drain(rows, &query).await?,
                 // When the time is over, the query is cancelled as by its client.
@@ -71,6 +72,7 @@ pub(super) fn texts_rows<const N: usize>(names: [&str; N], lines: impl IntoItera
         schema: Arc::clone(&schema),
         stream: Box::pin(RecordBatchStreamAdapter::new(schema, stream)),
         endless: false,
+        notices: Notices::default(),
         query: None,
     }
 }

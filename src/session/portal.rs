@@ -8,7 +8,8 @@ use futures::StreamExt;
 
 use crate::catalog::running::QueryEntry;
 use crate::engine::Rows;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::notice::Notices;
 use crate::session::Prepared;
 use crate::sql::cursor::CursorPosition;
 
@@ -58,6 +59,13 @@ impl Portal {
     }
 }
 
+/// What a result says next.
+pub enum Told {
+    /// `None` at the end.
+    Rows(Result<Option<RecordBatch>>),
+    Notice(Error),
+}
+
 /// Rows in the portions that a client asks for.
 pub struct RowReader {
     schema: SchemaRef,
@@ -65,6 +73,7 @@ pub struct RowReader {
     /// `None` once it has ended: everything behind it is released then.
     stream: Option<SendableRecordBatchStream>,
     pending: Option<RecordBatch>,
+    notices: Notices,
     /// Its entry among the queries that run, if it is one and has not ended.
     query: Option<QueryEntry>,
     position: CursorPosition,
@@ -73,7 +82,8 @@ pub struct RowReader {
 impl RowReader {
     pub fn new(rows: Rows, tag: &'static str) -> Self {
         let position = CursorPosition { rows: 0, at_end: false };
-        RowReader { schema: rows.schema, tag, stream: Some(rows.stream), pending: None, query: rows.query, position }
+        let Rows { schema, stream, notices, query, .. } = rows;
+        RowReader { schema, tag, stream: Some(stream), pending: None, notices, query, position }
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -121,6 +131,16 @@ impl RowReader {
                 }
                 None => self.end(),
             }
+        }
+    }
+
+    /// As [`RowReader::next`], or a notice if one comes before rows do.
+    pub async fn next_or_notice(&mut self, max_rows: usize) -> Told {
+        let notices = self.notices.clone();
+        tokio::select! {
+            biased;
+            notice = notices.next() => Told::Notice(notice),
+            rows = self.next(max_rows) => Told::Rows(rows.transpose()),
         }
     }
 

@@ -1,8 +1,7 @@
 //! Any [`Source`] as DataFusion sees it.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -15,30 +14,46 @@ use datafusion::physical_plan::execution_plan::{
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 
-use super::{Source, Start};
+use super::{Range, Reading, Source, Until};
+use crate::notice::Notices;
 
-/// Reads a stream from a chosen start.
-#[derive(Debug)]
+/// Reads what was chosen of a stream.
 pub struct SourceExec {
     name: String,
     source: Arc<dyn Source>,
-    start: Start,
+    range: Range,
     projection: Vec<usize>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
-    /// Rows that all readers of the stream were given.
-    rows_read: Arc<AtomicU64>,
+    /// What [`open_sources`] has begun to read.
+    opened: Mutex<Option<SendableRecordBatchStream>>,
+}
+
+/// Begins to read all sources of a plan, which is to be executed next: from here on, `latest` is fixed.
+///
+/// # Errors
+/// As [`Source::open`].
+pub async fn open_sources(plan: &Arc<dyn ExecutionPlan>, notices: &Notices) -> crate::error::Result<()> {
+    let mut operators = vec![Arc::clone(plan)];
+    while let Some(operator) = operators.pop() {
+        if let Some(source) = operator.downcast_ref::<SourceExec>() {
+            let opened = source.source.open(source.reading(notices.clone())).await?;
+            *source.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        }
+        operators.extend(operator.children().into_iter().cloned());
+    }
+    Ok(())
 }
 
 impl SourceExec {
     /// `projection` holds positions in the source's schema.
-    pub fn new(name: String, source: Arc<dyn Source>, start: Start, projection: Vec<usize>) -> Self {
+    pub fn new(name: String, source: Arc<dyn Source>, range: Range, projection: Vec<usize>) -> Self {
         let whole = source.schema();
         let fields: Vec<_> = projection.iter().map(|position| Arc::clone(&whole.fields()[*position])).collect();
         let schema: SchemaRef = Arc::new(Schema::new(fields));
-        let boundedness = match source.is_bounded() {
+        let boundedness = match source.is_bounded(&range) {
             true => Boundedness::Bounded,
             false => Boundedness::Unbounded { requires_infinite_memory: false },
         };
@@ -51,25 +66,44 @@ impl SourceExec {
         SourceExec {
             name,
             source,
-            start,
+            range,
             projection,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
-            rows_read: Arc::default(),
+            opened: Mutex::default(),
         }
     }
 
-    /// The same, which adds the rows that it reads to `rows_read`.
-    pub fn with_rows_read(self, rows_read: Arc<AtomicU64>) -> Self {
-        SourceExec { rows_read, ..self }
+    fn reading(&self, notices: Notices) -> Reading {
+        let reader = self.source.progress().enter();
+        Reading { range: self.range.clone(), projection: self.projection.clone(), reader, notices }
+    }
+
+    /// What was opened for this execution. Who executes a part of a plan a second time reads it anew.
+    fn take_opened(&self) -> SendableRecordBatchStream {
+        if let Some(opened) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return opened;
+        }
+        let (source, reading) = (Arc::clone(&self.source), self.reading(Notices::default()));
+        let opening = async move { source.open(reading).await.map_err(DataFusionError::from) };
+        Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream::once(opening).try_flatten()))
+    }
+}
+
+impl fmt::Debug for SourceExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceExec").field("name", &self.name).field("range", &self.range).finish_non_exhaustive()
     }
 }
 
 impl DisplayAs for SourceExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "SourceExec: stream={}, type={}", self.name, self.source)?;
-        if !self.source.starts().is_empty() {
-            write!(f, ", start={}", self.start.name())?;
+        if !self.source.choice().starts.is_empty() {
+            write!(f, ", start={}", self.range.start)?;
+        }
+        if self.range.until == Until::Latest {
+            f.write_str(", until=latest")?;
         }
         let schema = self.schema();
         let columns: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -112,14 +146,13 @@ impl ExecutionPlan for SourceExec {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
-    /// Opens the source at once, so that the place where `latest` is does not depend on when the first row is asked for.
     fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let rows = MetricBuilder::new(&self.metrics).output_rows(partition);
-        let rows_read = Arc::clone(&self.rows_read);
-        let stream = self.source.open(self.start, &self.projection)?.inspect(move |batch| {
+        let progress = Arc::clone(self.source.progress());
+        let stream = self.take_opened().inspect(move |batch| {
             if let Ok(batch) = batch {
                 rows.add(batch.num_rows());
-                rows_read.fetch_add(batch.num_rows() as u64, Relaxed);
+                progress.count_rows(batch.num_rows());
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
@@ -138,7 +171,12 @@ mod tests {
 
     use super::*;
     use crate::pg_type::PgType;
+    use crate::source::Start;
     use crate::source::push::{PushStream, SlowReader};
+
+    fn latest() -> Range {
+        Range { start: Start::Latest, until: Until::Never }
+    }
 
     fn orders() -> Arc<PushStream> {
         let fields = vec![PgType::Int8.field("a", true), PgType::Int8.field("b", true), PgType::Int8.field("c", true)];
@@ -152,22 +190,39 @@ mod tests {
 
     #[test]
     fn explain_shows_stream_type_start_and_columns() {
-        let plan = SourceExec::new("orders".into(), orders(), Start::Latest, vec![2, 0]);
+        let plan = SourceExec::new("orders".into(), orders(), latest(), vec![2, 0]);
         let shown = displayable(&plan).one_line().to_string();
         assert_eq!(shown.trim(), "SourceExec: stream=orders, type=push, start=latest, columns=[c, a]");
         assert!(plan.properties().boundedness.is_unbounded());
     }
 
     #[tokio::test]
-    async fn latest_is_fixed_when_execution_starts() {
+    async fn latest_is_fixed_when_sources_are_opened() {
         let stream = orders();
-        let plan = SourceExec::new("orders".into(), Arc::clone(&stream) as _, Start::Latest, vec![2, 0]);
+        let plan: Arc<dyn ExecutionPlan> =
+            Arc::new(SourceExec::new("orders".into(), Arc::clone(&stream) as _, latest(), vec![2, 0]));
+        stream.append(row(&stream)).await.unwrap();
+        open_sources(&plan, &Notices::default()).await.unwrap();
         stream.append(row(&stream)).await.unwrap();
         let mut rows = plan.execute(0, Arc::default()).unwrap();
-        assert!(rows.next().now_or_never().is_none(), "a row from before the start");
-        stream.append(row(&stream)).await.unwrap();
         let batch = rows.next().now_or_never().unwrap().unwrap().unwrap();
         assert_eq!(batch, row(&stream).project(&[2, 0]).unwrap());
         assert_eq!(batch.schema(), plan.schema());
+        assert!(rows.next().now_or_never().is_none(), "a row from before the start");
+        assert_eq!((stream.progress().rows_read(), stream.progress().readers()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_executed_again_is_read_again() {
+        let stream = orders();
+        stream.append(row(&stream)).await.unwrap();
+        let range = Range { start: Start::Earliest, until: Until::Latest };
+        let plan = SourceExec::new("orders".into(), Arc::clone(&stream) as _, range, vec![0]);
+        assert!(!plan.properties().boundedness.is_unbounded());
+        for _ in 0..2 {
+            let rows = plan.execute(0, Arc::default()).unwrap();
+            assert_eq!(rows.map(|batch| batch.unwrap().num_rows()).collect::<Vec<_>>().await, [1]);
+        }
+        assert_eq!(stream.progress().readers(), 0);
     }
 }

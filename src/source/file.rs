@@ -3,14 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 
-use super::{Source, Start};
+use super::progress::Progress;
+use super::{Range, RangeChoice, Reading, Source};
 use crate::error::{Code, Error, Result};
 use crate::format::{FileFormat, OnMalformed, parquet_schema, read_rows};
 
@@ -28,8 +29,7 @@ struct File {
     format: FileFormat,
     schema: SchemaRef,
     on_malformed: OnMalformed,
-    /// Malformed rows that were left out, of all readers.
-    skipped: AtomicU64,
+    progress: Arc<Progress>,
 }
 
 impl FileSource {
@@ -52,41 +52,44 @@ impl FileSource {
             Some(schema) => schema,
             None => parquet_schema(&path)?,
         };
-        let skipped = AtomicU64::new(0);
-        Ok(FileSource { file: Arc::new(File { name, path, format, schema, on_malformed, skipped }) })
+        let progress = Arc::default();
+        Ok(FileSource { file: Arc::new(File { name, path, format, schema, on_malformed, progress }) })
     }
 }
 
+#[async_trait]
 impl Source for FileSource {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.file.schema)
     }
 
-    fn is_bounded(&self) -> bool {
+    fn choice(&self) -> RangeChoice {
+        RangeChoice::NONE
+    }
+
+    fn is_bounded(&self, _range: &Range) -> bool {
         true
     }
 
-    fn rows_skipped(&self) -> u64 {
-        self.file.skipped.load(Relaxed)
+    fn progress(&self) -> &Arc<Progress> {
+        &self.file.progress
     }
 
-    fn starts(&self) -> &'static [Start] {
-        &[]
-    }
-
-    fn open(&self, _start: Start, projection: &[usize]) -> Result<SendableRecordBatchStream> {
-        let schema = Arc::new(self.file.schema.project(projection)?);
+    async fn open(&self, reading: Reading) -> Result<SendableRecordBatchStream> {
+        let Reading { projection, reader, .. } = reading;
+        let schema = Arc::new(self.file.schema.project(&projection)?);
         let mut builder = RecordBatchReceiverStreamBuilder::new(schema, READ_AHEAD);
         let sender = builder.tx();
         let file = Arc::clone(&self.file);
-        let projection = projection.to_vec();
         builder.spawn_blocking(move || {
+            let _reader = reader;
             let mut send = |batch: datafusion::arrow::array::RecordBatch| {
                 let projected = batch.project(&projection).map_err(DataFusionError::from);
                 // A reader that has gone ends the reading.
                 sender.blocking_send(projected).is_ok()
             };
-            let File { name, path, format, schema, on_malformed, skipped } = file.as_ref();
+            let File { name, path, format, schema, on_malformed, progress } = file.as_ref();
+            let skipped = progress.skipped();
             read_rows(name, path, *format, schema, *on_malformed, skipped, &mut send).map_err(DataFusionError::from)
         });
         Ok(builder.build())

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::Utc;
 use datafusion::arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
@@ -19,7 +20,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::error::{Code, Error, Result};
 use crate::expression::{ColumnExpression, ExpressionPlanner, Subject};
 use crate::pg_type::PgType;
-use crate::source::{Source, Start};
+use crate::source::progress::{Progress, Reader};
+use crate::source::{Range, RangeChoice, Reading, Source};
 
 /// Most rows made at once.
 const MAX_BATCH_ROWS: i64 = 8192;
@@ -45,6 +47,7 @@ pub struct GeneratorSource {
     rows: u64,
     columns: Vec<ColumnExpression>,
     schema: SchemaRef,
+    progress: Arc<Progress>,
     /// The wall clock that `now()` reads: microseconds since 1970.
     clock: fn() -> i64,
 }
@@ -73,7 +76,8 @@ impl GeneratorSource {
         let fields: Vec<_> = columns.iter().map(|column| column.field().clone()).collect();
         let schema = Arc::new(Schema::new(fields));
         let clock = || Utc::now().timestamp_micros();
-        Ok(GeneratorSource { name, rows_per_second, rows: config.rows, columns, schema, clock })
+        let progress = Arc::default();
+        Ok(GeneratorSource { name, rows_per_second, rows: config.rows, columns, schema, progress, clock })
     }
 }
 
@@ -84,27 +88,28 @@ impl fmt::Display for GeneratorSource {
     }
 }
 
+#[async_trait]
 impl Source for GeneratorSource {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
 
-    fn is_bounded(&self) -> bool {
+    /// A run always begins with row 1.
+    fn choice(&self) -> RangeChoice {
+        RangeChoice::NONE
+    }
+
+    fn is_bounded(&self, _range: &Range) -> bool {
         self.rows != 0
     }
 
-    /// A run always begins with row 1.
-    /// What it makes is well-formed.
-    fn rows_skipped(&self) -> u64 {
-        0
+    fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
-    fn starts(&self) -> &'static [Start] {
-        &[]
-    }
-
-    fn open(&self, _start: Start, projection: &[usize]) -> Result<SendableRecordBatchStream> {
-        let schema = Arc::new(self.schema.project(projection)?);
+    async fn open(&self, reading: Reading) -> Result<SendableRecordBatchStream> {
+        let Reading { projection, reader, .. } = reading;
+        let schema = Arc::new(self.schema.project(&projection)?);
         let columns = projection.iter().filter_map(|position| self.columns.get(*position)).cloned().collect();
         // One row less than there are numbers, so that the number behind the last row is one.
         let most = (i64::MAX - 1) as u64;
@@ -120,6 +125,7 @@ impl Source for GeneratorSource {
             next: 1,
             last: last as i64,
             clock: self.clock,
+            _reader: reader,
         };
         let batches = stream::try_unfold(run, |mut run| async move {
             let batch = run.next_batch().await.map_err(DataFusionError::from)?;
@@ -139,6 +145,7 @@ struct Run {
     next: i64,
     last: i64,
     clock: fn() -> i64,
+    _reader: Reader,
 }
 
 impl Run {
@@ -218,6 +225,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::source::{Start, open_now};
 
     fn generator(rows_per_second: f64, rows: u64, sql: &str) -> Result<GeneratorSource> {
         let columns = vec![("a".to_string(), "n".to_string()), ("b".to_string(), sql.to_string())];
@@ -225,7 +233,7 @@ mod tests {
     }
 
     fn open(generator: &GeneratorSource) -> SendableRecordBatchStream {
-        generator.open(Start::Earliest, &[0]).unwrap()
+        open_now(generator, Start::Earliest, &[0]).unwrap()
     }
 
     fn numbers(batch: &RecordBatch) -> Vec<i64> {
@@ -275,7 +283,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_rate_rows_come_as_fast_as_asked_for_and_end_with_the_last() {
         let generator = generator(0.0, 10_000, "n").unwrap();
-        assert!(generator.is_bounded());
+        assert!(generator.is_bounded(&Range::default()));
         let mut rows = open(&generator);
         assert_eq!(next(&mut rows).await.len(), 8192);
         assert_eq!(next(&mut rows).await, (8193..=10_000).collect::<Vec<_>>());
@@ -288,7 +296,7 @@ mod tests {
         let mut generator = generator(1.0, 0, "now()").unwrap();
         static MICROSECONDS: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
         generator.clock = || MICROSECONDS.load(std::sync::atomic::Ordering::SeqCst);
-        let mut rows = generator.open(Start::Earliest, &[1]).unwrap();
+        let mut rows = open_now(&generator, Start::Earliest, &[1]).unwrap();
         for moment in [1_000_000, 5_000_000] {
             MICROSECONDS.store(moment, std::sync::atomic::Ordering::SeqCst);
             let batch = rows.next().await.unwrap().unwrap();
@@ -300,14 +308,14 @@ mod tests {
     #[tokio::test]
     async fn a_reading_without_columns_still_counts_rows() {
         let generator = generator(0.0, 3, "n").unwrap();
-        let batch = generator.open(Start::Earliest, &[]).unwrap().next().await.unwrap().unwrap();
+        let batch = open_now(&generator, Start::Earliest, &[]).unwrap().next().await.unwrap().unwrap();
         assert_eq!((batch.num_columns(), batch.num_rows()), (0, 3));
-        assert!(generator.open(Start::Earliest, &[2]).is_err());
+        assert!(open_now(&generator, Start::Earliest, &[2]).is_err());
     }
 
     #[tokio::test]
     async fn a_row_that_cannot_be_made_ends_the_run_naming_stream_and_column() {
-        let mut rows = generator(0.0, 0, "9223372036854775800 + n").unwrap().open(Start::Earliest, &[1]).unwrap();
+        let mut rows = open_now(&generator(0.0, 0, "9223372036854775800 + n").unwrap(), Start::Earliest, &[1]).unwrap();
         let error = Error::from(rows.next().await.unwrap().unwrap_err());
         assert!(error.message().starts_with("column \"b\" of stream \"orders\": "), "{}", error.message());
         assert_eq!(error.code(), Code::NumericOutOfRange);

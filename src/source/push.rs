@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use datafusion::arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
@@ -16,8 +17,9 @@ use futures::stream;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::error::{Code, Error, Result};
+use crate::source::progress::{Progress, Reader as Place};
 use crate::source::ring::{Ring, compact, merge};
-use crate::source::{Source, Start};
+use crate::source::{Range, RangeChoice, Reading, Source, Start, StartKind, Until};
 
 /// What becomes of a reader that does not keep up with the writers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +35,7 @@ pub enum SlowReader {
 pub struct PushStream {
     name: String,
     schema: SchemaRef,
+    progress: Arc<Progress>,
     shared: Arc<Shared>,
 }
 
@@ -75,7 +78,7 @@ impl PushStream {
             advanced: Notify::new(),
             turn: Semaphore::new(1),
         };
-        PushStream { name, schema, shared: Arc::new(shared) }
+        PushStream { name, schema, progress: Arc::default(), shared: Arc::new(shared) }
     }
 
     /// The stream's name in the catalog.
@@ -89,9 +92,10 @@ impl PushStream {
         state.ring.next_row() - state.ring.first_row()
     }
 
-    /// Queries that read now.
-    pub fn readers(&self) -> u64 {
-        self.shared.state().positions.len() as u64
+    /// Rows that the reader who is furthest behind has not read.
+    pub fn unread_rows(&self) -> Option<u64> {
+        let state = self.shared.state();
+        state.slowest().map(|position| state.ring.next_row().saturating_sub(position))
     }
 
     /// Whether the stream takes these rows, for writers that append them later.
@@ -151,30 +155,31 @@ impl fmt::Display for PushStream {
     }
 }
 
+#[async_trait]
 impl Source for PushStream {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
 
-    fn is_bounded(&self) -> bool {
-        false
+    fn choice(&self) -> RangeChoice {
+        RangeChoice { starts: &[StartKind::Latest, StartKind::Earliest], until: true }
     }
 
-    /// What is malformed is refused to the writer.
-    fn rows_skipped(&self) -> u64 {
-        0
+    fn is_bounded(&self, range: &Range) -> bool {
+        range.until == Until::Latest
     }
 
-    fn starts(&self) -> &'static [Start] {
-        &[Start::Latest, Start::Earliest]
+    /// Nothing is skipped: what is malformed is refused to the writer.
+    fn progress(&self) -> &Arc<Progress> {
+        &self.progress
     }
 
-    fn open(&self, start: Start, projection: &[usize]) -> Result<SendableRecordBatchStream> {
-        let schema = Arc::new(self.schema.project(projection)?);
-        let reader = Reader::open(&self.name, &self.shared, start, projection);
+    async fn open(&self, reading: Reading) -> Result<SendableRecordBatchStream> {
+        let schema = Arc::new(self.schema.project(&reading.projection)?);
+        let reader = Reader::open(&self.name, &self.shared, reading)?;
         let batches = stream::try_unfold(reader, |mut reader| async move {
             let batch = reader.next().await.map_err(DataFusionError::from)?;
-            Ok(Some((batch, reader)))
+            Ok(batch.map(|batch| (batch, reader)))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
     }
@@ -233,26 +238,34 @@ struct Reader {
     shared: Arc<Shared>,
     id: u64,
     position: u64,
+    /// Where the reading ends, if it does.
+    end: Option<u64>,
     projection: Vec<usize>,
+    _place: Place,
 }
 
 impl Reader {
-    fn open(stream: &str, shared: &Arc<Shared>, start: Start, projection: &[usize]) -> Self {
+    fn open(stream: &str, shared: &Arc<Shared>, reading: Reading) -> Result<Self> {
+        let Reading { range, projection, reader: place, .. } = reading;
         let mut state = shared.state();
-        let position = match start {
+        let position = match range.start {
             Start::Latest => state.ring.next_row(),
             Start::Earliest => state.ring.first_row(),
+            Start::Timestamp(_) | Start::Offsets(_) => {
+                return Err(Error::internal(format!("a push stream cannot start at {}", range.start)));
+            }
         };
+        let end = (range.until == Until::Latest).then(|| state.ring.next_row());
         let id = state.next_reader;
         state.next_reader += 1;
         state.positions.insert(id, position);
         drop(state);
-        let (stream, projection) = (stream.to_string(), projection.to_vec());
-        Reader { stream, shared: Arc::clone(shared), id, position, projection }
+        let (stream, shared) = (stream.to_string(), Arc::clone(shared));
+        Ok(Reader { stream, shared, id, position, end, projection, _place: place })
     }
 
-    /// The rows that are there, as soon as there is one.
-    async fn next(&mut self) -> Result<RecordBatch> {
+    /// The rows that are there, as soon as there is one; `None` at the end.
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
         let shared = Arc::clone(&self.shared);
         loop {
             let mut appended = std::pin::pin!(shared.appended.notified());
@@ -260,7 +273,10 @@ impl Reader {
             let pieces = self.take()?;
             if !pieces.is_empty() {
                 let projected = pieces.iter().map(|piece| piece.project(&self.projection));
-                return merge(projected.collect::<Result<_, _>>()?);
+                return merge(projected.collect::<Result<_, _>>()?).map(Some);
+            }
+            if self.end.is_some_and(|end| self.position >= end) {
+                return Ok(None);
             }
             appended.await;
         }
@@ -277,7 +293,8 @@ impl Reader {
             )
             .with_hint("Raise \"retain_rows\" and \"retain_bytes\", or set \"slow_reader\" to \"wait\"."));
         }
-        let pieces = state.ring.read(self.position);
+        let most = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.position));
+        let pieces = first_rows(state.ring.read(self.position), most);
         let rows: usize = pieces.iter().map(RecordBatch::num_rows).sum();
         if rows > 0 {
             self.position += rows as u64;
@@ -289,6 +306,17 @@ impl Reader {
         }
         Ok(pieces)
     }
+}
+
+/// The first rows of what was read.
+fn first_rows(pieces: Vec<RecordBatch>, most: u64) -> Vec<RecordBatch> {
+    let mut left = usize::try_from(most).unwrap_or(usize::MAX);
+    let cut = pieces.into_iter().map(|piece| {
+        let rows = piece.num_rows().min(left);
+        left -= rows;
+        piece.slice(0, rows)
+    });
+    cut.filter(|piece| piece.num_rows() > 0).collect()
 }
 
 impl Drop for Reader {

@@ -4,6 +4,7 @@ use futures::{FutureExt, StreamExt};
 
 use super::*;
 use crate::pg_type::PgType;
+use crate::source::open_now;
 
 fn stream(retain_rows: usize, slow_reader: SlowReader) -> PushStream {
     let fields = vec![PgType::Int8.field("order_id", false), PgType::Text.field("note", true)];
@@ -33,7 +34,7 @@ fn poll(reader: &mut SendableRecordBatchStream) -> Option<Result<Vec<i64>, Strin
 }
 
 fn open(stream: &PushStream, start: Start) -> SendableRecordBatchStream {
-    stream.open(start, &[0]).unwrap()
+    open_now(stream, start, &[0]).unwrap()
 }
 
 #[tokio::test]
@@ -107,13 +108,13 @@ async fn many_small_appends_are_handed_over_as_few_batches() {
 async fn a_projection_may_turn_columns_around_or_leave_none() {
     let stream = stream(10, SlowReader::Fail);
     stream.append(batch([1, 2])).await.unwrap();
-    let mut turned = stream.open(Start::Earliest, &[1, 0]).unwrap();
+    let mut turned = open_now(&stream, Start::Earliest, &[1, 0]).unwrap();
     let turned_batch = turned.next().await.unwrap().unwrap();
     assert_eq!(turned_batch.schema(), turned.schema());
     assert_eq!(turned_batch.schema().field(0).name(), "note");
-    let empty = stream.open(Start::Earliest, &[]).unwrap().next().await.unwrap().unwrap();
+    let empty = open_now(&stream, Start::Earliest, &[]).unwrap().next().await.unwrap().unwrap();
     assert_eq!((empty.num_columns(), empty.num_rows()), (0, 2));
-    assert!(stream.open(Start::Earliest, &[2]).is_err());
+    assert!(open_now(&stream, Start::Earliest, &[2]).is_err());
 }
 
 #[tokio::test]

@@ -6,9 +6,12 @@ use std::time::Duration;
 use datafusion::sql::sqlparser::ast::Expr;
 
 use crate::error::{Code, Error, Result};
+use crate::format::settings::ValueSettings;
+use crate::format::text::{self, Value};
 use crate::lookup::policy::{LookupOverrides, OnFailure, Ordering};
+use crate::pg_type::PgType;
 use crate::quantity::parse_duration;
-use crate::source::Start;
+use crate::source::{Range, RangeChoice, Start, StartKind, Until};
 use crate::sql::lookup_join::{is_mark, option_of_hint};
 
 /// What a lookup join's `WITH` may hold.
@@ -45,30 +48,81 @@ pub fn lookup_overrides(hints: &[Expr]) -> Result<LookupOverrides> {
     Ok(overrides)
 }
 
-/// Reads where in a stream to start; `starts` is what the stream offers, its default first.
+/// Reads what of a stream is to be read; `choice` is what it offers.
 ///
 /// # Errors
 /// 22023 for an unknown option, a bad value, or a stream that has no such choice; 42601 for what is no option.
-pub fn stream_start(stream: &str, hints: &[Expr], starts: &[Start]) -> Result<Start> {
-    let mut start = starts.first().copied().unwrap_or(Start::Earliest);
+pub fn stream_range(stream: &str, hints: &[Expr], choice: RangeChoice) -> Result<Range> {
+    let mut range = choice.default_range();
+    let mut seen: Vec<String> = vec![];
     for hint in hints {
         let (name, value) = option_of_hint(hint)?;
-        if name != "start" {
-            return Err(unknown(&name, &["start"]));
+        if seen.contains(&name) {
+            return Err(Error::new(Code::SyntaxError, format!("option \"{name}\" is given twice")));
         }
-        let names: Vec<_> = starts.iter().map(|start| format!("'{}'", start.name())).collect();
-        if names.is_empty() {
-            return Err(Error::new(
-                Code::InvalidParameterValue,
-                format!("stream \"{stream}\" has no option \"start\""),
-            )
-            .with_hint("Only streams that keep their rows can be read from another place than their beginning."));
+        match name.as_str() {
+            "start" if choice.starts.is_empty() => {
+                return Err(no_option(stream, &name).with_hint(
+                    "Only streams that keep their rows can be read from another place than their beginning.",
+                ));
+            }
+            "until" if !choice.until => {
+                return Err(no_option(stream, &name)
+                    .with_hint("Only streams that keep their rows can be read up to what is there now."));
+            }
+            "start" => range.start = start(stream, &value, choice.starts)?,
+            "until" if value == "latest" => range.until = Until::Latest,
+            "until" => return Err(bad_value(&name, &value, "Write until = 'latest', or leave the option out.")),
+            _ => return Err(unknown(&name, &["start", "until"])),
         }
-        start = starts.iter().copied().find(|start| start.name() == value).ok_or_else(|| {
-            bad_value(&name, &value, &format!("Stream \"{stream}\" can start at {}.", names.join(" or ")))
-        })?;
+        seen.push(name);
     }
-    Ok(start)
+    Ok(range)
+}
+
+fn no_option(stream: &str, name: &str) -> Error {
+    Error::new(Code::InvalidParameterValue, format!("stream \"{stream}\" has no option \"{name}\""))
+}
+
+fn start(stream: &str, value: &str, kinds: &[StartKind]) -> Result<Start> {
+    let found = kinds.iter().find_map(|kind| match kind {
+        StartKind::Latest => (value == "latest").then_some(Start::Latest),
+        StartKind::Earliest => (value == "earliest").then_some(Start::Earliest),
+        StartKind::Offsets => offsets(value).map(Start::Offsets),
+        StartKind::Timestamp => moment(value).map(Start::Timestamp),
+    });
+    found.ok_or_else(|| {
+        let ways = kinds.iter().map(|kind| match kind {
+            StartKind::Latest => "'latest'",
+            StartKind::Earliest => "'earliest'",
+            StartKind::Offsets => "the offsets of its partitions ('0:42,1:17')",
+            StartKind::Timestamp => "a moment ('2026-01-31 12:00:00+00')",
+        });
+        let ways = ways.collect::<Vec<_>>().join(" or ");
+        bad_value("start", value, &format!("Stream \"{stream}\" can start at {ways}."))
+    })
+}
+
+/// `0:42, 1:17`, each partition once.
+fn offsets(value: &str) -> Option<Vec<(i32, i64)>> {
+    let mut offsets: Vec<(i32, i64)> = vec![];
+    for item in value.split(',') {
+        let (partition, offset) = item.split_once(':')?;
+        let (partition, offset) = (partition.trim().parse().ok()?, offset.trim().parse().ok()?);
+        if partition < 0 || offset < 0 || offsets.iter().any(|(earlier, _)| *earlier == partition) {
+            return None;
+        }
+        offsets.push((partition, offset));
+    }
+    Some(offsets)
+}
+
+/// Microseconds since 1970 of a timestamp in PostgreSQL's syntax, in UTC where it names no zone.
+fn moment(value: &str) -> Option<i64> {
+    match text::parse(&PgType::Timestamptz, value, &ValueSettings::default()) {
+        Ok(Value::Timestamp(microseconds)) => Some(microseconds),
+        _ => None,
+    }
 }
 
 fn ordering(value: &str) -> Result<Ordering> {

@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::catalog::{LookupProvider, StreamProvider};
 use crate::error::{Error, Result as OurResult};
 use crate::sql::lookup_join::is_marked;
-use crate::sql::options::{lookup_overrides, stream_start};
+use crate::sql::options::{lookup_overrides, stream_range};
 use crate::sql::rewrite::pg_type_of;
 
 /// Plans tables that carry hints; all others are DataFusion's.
@@ -84,8 +84,8 @@ fn with_options(name: &str, source: &Arc<dyn TableSource>, hints: &[Expr]) -> Ou
             Ok(provider_as_source(Arc::new(LookupProvider::for_join(Arc::clone(lookup.table()), overrides))))
         }
         (_, Some(stream), false) => {
-            let start = stream_start(name, hints, stream.stream().source.starts())?;
-            Ok(provider_as_source(Arc::new(StreamProvider::new(Arc::clone(stream.stream()), start))))
+            let range = stream_range(name, hints, stream.choice())?;
+            Ok(provider_as_source(Arc::new(stream.with_range(range))))
         }
         (Some(_), _, false) => Err(Error::unsupported(format!("\"{name}\" is a lookup table and takes options only in a LOOKUP JOIN"))
             .with_hint("Write LOOKUP JOIN, with the stream on its left.")),

@@ -6,7 +6,7 @@ use crate::support::lookaside::project;
 
 /// The modules, each of which may use those before it in the list (and those of its own line).
 const LAYERS: [&[&str]; 15] = [
-    &["error", "datafusion_error", "quantity", "sql_name", "telemetry"],
+    &["error", "datafusion_error", "notice", "quantity", "sql_name", "telemetry"],
     &["pg_type"],
     &["expression"],
     &["format"],
