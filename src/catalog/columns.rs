@@ -20,9 +20,20 @@ pub(super) fn read_columns_of(parent: &Section, name: &'static str) -> Vec<Colum
     named_texts(&section).into_iter().filter_map(|(name, text)| column(&section, name, text, None)).collect()
 }
 
+/// Whose columns of documents are declared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum DocumentsOf {
+    Lookup,
+    Stream,
+}
+
 /// As [`read_columns`], where a column may also be a table, `{ type = "int", path = "$.plan.tier" }`, that says where in
 /// a JSON document it stands.
-pub(super) fn read_document_columns(parent: &Section) -> Vec<ColumnDefinition> {
+pub(super) fn read_document_columns(parent: &Section, of: DocumentsOf) -> Vec<ColumnDefinition> {
+    let kind = match of {
+        DocumentsOf::Lookup => "lookup.X.columns.Y",
+        DocumentsOf::Stream => "stream.X.columns.Y",
+    };
     let Some(section) = columns_section(parent, "columns") else { return Vec::new() };
     let mut columns = Vec::new();
     for (key, value) in section.entries() {
@@ -32,7 +43,7 @@ pub(super) fn read_document_columns(parent: &Section) -> Vec<ColumnDefinition> {
                 .extend(named_text(&section, key, value).and_then(|(name, text)| column(&section, name, text, None)));
             continue;
         }
-        let Some(inner) = section.section(&name, "lookup.X.columns.Y") else { continue };
+        let Some(inner) = section.section(&name, kind) else { continue };
         inner.check_keys();
         inner.require("type");
         let path = inner.text("path").map(|text| (text.value.parse::<JsonPath>(), text));
@@ -83,7 +94,7 @@ fn columns_section<'a>(parent: &Section<'a>, name: &'static str) -> Option<Secti
     Some(section)
 }
 
-fn named_texts(section: &Section) -> Vec<(String, Text)> {
+pub(super) fn named_texts(section: &Section) -> Vec<(String, Text)> {
     section.entries().filter_map(|(key, value)| named_text(section, key, value)).collect()
 }
 

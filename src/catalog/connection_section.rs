@@ -10,6 +10,7 @@ use tokio_postgres::config::{Host, SslMode as ClientSslMode};
 use super::definition::{ConnectionDefinition, ConnectionKind, PostgresConnection, SqliteConfig, SslMode};
 use super::files_section::read_files_connection;
 use super::http_section::read_http_connection;
+use super::kafka_section::read_kafka_connection;
 use super::mysql_section::read_mysql;
 use super::problem::{Complaint, nearest};
 use super::reading::Text;
@@ -20,13 +21,14 @@ use super::substitute::without_line_end;
 pub(super) const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// The types of connections, as keys name them.
-const TYPES: [(&str, &str); 6] = [
+const TYPES: [(&str, &str); 7] = [
     ("postgres", "postgres"),
     ("mysql", "mysql"),
     ("sqlite", "sqlite"),
     ("redis", "redis"),
     ("http", "http"),
     ("files", "files"),
+    ("kafka", "kafka"),
 ];
 
 /// The connections of all files: of wrong ones too, so that one mistake is not reported as two.
@@ -82,6 +84,7 @@ fn read_kind(section: &Section, of: &str) -> Option<ConnectionKind> {
         "mysql" => read_mysql(section).map(ConnectionKind::Mysql),
         "http" => read_http_connection(section).map(ConnectionKind::Http),
         "files" => read_files_connection(section).map(ConnectionKind::Files),
+        "kafka" => read_kafka_connection(section).map(ConnectionKind::Kafka),
         _ => None,
     }
 }

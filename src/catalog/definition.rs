@@ -3,12 +3,16 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use super::access::{GrantDefinition, ListenDefinition, ServerDefinition, TlsDefinition, UserDefinition};
+pub use crate::format::debezium::{Deletes, EnvelopeField};
 pub use crate::format::json_path::JsonPath;
 pub use crate::format::{FileData, FileFormat, OnMalformed};
 use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
+pub use crate::source::kafka_connection::KafkaConfig;
+pub use crate::source::kafka_rows::MessageField;
 pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
 pub use crate::store::files::{FilesConfig, FilesTable};
@@ -87,6 +91,47 @@ pub enum StreamKind {
         /// Empty for parquet, whose files name their columns.
         columns: Vec<ColumnDefinition>,
     },
+    Kafka(KafkaTopic),
+}
+
+/// A topic of Kafka's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KafkaTopic {
+    /// The name of a connection of this catalog, of type kafka.
+    pub connection: String,
+    pub topic: String,
+    pub payload: PayloadDefinition,
+    /// Behind the payload's columns, in their order.
+    pub metadata: Vec<MetadataDefinition>,
+    pub discover_every: Duration,
+}
+
+/// What messages hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PayloadDefinition {
+    pub format: PayloadFormat,
+    pub columns: Vec<ColumnDefinition>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadFormat {
+    Json,
+    Csv,
+    Raw,
+    Debezium { deletes: Deletes },
+}
+
+/// A column of what is said of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetadataDefinition {
+    pub name: String,
+    pub kind: MetadataKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataKind {
+    Message(MessageField),
+    Envelope(EnvelopeField),
 }
 
 /// A column of a generator.
@@ -156,6 +201,7 @@ pub enum ConnectionKind {
     Mysql(MysqlConfig),
     Http(HttpConfig),
     Files(FilesConfig),
+    Kafka(KafkaConfig),
 }
 
 impl ColumnDefinition {

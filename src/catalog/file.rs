@@ -154,7 +154,7 @@ impl Collected {
     fn read_tables(&mut self, root: &Section) {
         for (name, section) in objects(root, "stream", "stream.X") {
             if declare(&mut self.tables, "stream", &name, &section) {
-                self.catalog.streams.extend(read_stream(&name, &section));
+                self.catalog.streams.extend(read_stream(&name, &section, &self.connections));
             }
         }
         for (name, section) in objects(root, "lookup", "lookup.X") {

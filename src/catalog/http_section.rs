@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::columns::read_document_columns;
+use super::columns::{DocumentsOf, read_document_columns};
 use super::definition::{ColumnDefinition, HttpConfig, HttpTable, JsonPath};
 use super::problem::{Complaint, nearest};
 use super::reading::Text;
@@ -139,7 +139,7 @@ fn read_headers(connection: &Section) -> HeaderMap {
 /// A table over an HTTP service.
 pub(super) fn read_http_table(section: &Section) -> Option<HttpTable> {
     section.require("request");
-    let columns = read_document_columns(section);
+    let columns = read_document_columns(section, DocumentsOf::Lookup);
     let rows = read_json_path(section, "rows");
     let request = section.text("request").and_then(|text| Some((read_request(section, &text)?, text)));
     let requests_at_once = section.count("requests_at_once").unwrap_or(REQUESTS_AT_ONCE);

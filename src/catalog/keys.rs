@@ -116,6 +116,7 @@ const SQLITE: &[&str] = &["sqlite"];
 const REDIS: &[&str] = &["redis"];
 const HTTP: &[&str] = &["http"];
 const FILES: &[&str] = &["files"];
+const KAFKA: &[&str] = &["kafka"];
 /// Servers of databases.
 const DATABASES: &[&str] = &["postgres", "mysql"];
 /// Databases that know their tables' columns.
@@ -132,9 +133,9 @@ const WHOLE: &[&str] = &["postgres", "mysql", "sqlite", "files"];
 /// Tables whose rows are found by keys alone.
 const BY_KEY: &[&str] = &["redis", "http", "simulated"];
 /// Connections to servers with users.
-const LOG_IN: &[&str] = &["postgres", "mysql", "redis"];
+const LOG_IN: &[&str] = &["postgres", "mysql", "redis", "kafka"];
 /// Connections to servers that may speak TLS.
-const SERVERS: &[&str] = &["postgres", "mysql", "redis", "http"];
+const SERVERS: &[&str] = &["postgres", "mysql", "redis", "http", "kafka"];
 /// Connections that are bounded in number.
 const CONNECTED: &[&str] = &["postgres", "mysql", "sqlite", "redis", "http"];
 /// Tables that are asked row by row, and so may be cached.
@@ -169,7 +170,7 @@ pub(super) const KEYS: &[Key] = &[
         "connection.X",
         "type",
         ALL,
-        Kind::Word { now: &["postgres", "mysql", "sqlite", "redis", "http", "files"], later: &["kafka", "simulated"] },
+        Kind::Word { now: &["postgres", "mysql", "sqlite", "redis", "http", "files", "kafka"], later: &["simulated"] },
     ),
     key("connection.X", "url", BY_URL, Kind::Secret),
     key("connection.X", "allow_hosts", HTTP, Kind::TextList),
@@ -201,10 +202,23 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Word { now: &["disable", "verify-full"], later: &["require", "verify-ca"] },
     ),
     key("connection.X", "sslrootcert", SERVERS, Kind::Path),
+    key("connection.X", "brokers", KAFKA, Kind::Text),
+    key("connection.X", "sslcert", KAFKA, Kind::Path),
+    key("connection.X", "sslkey", KAFKA, Kind::Path),
+    key(
+        "connection.X",
+        "sasl_mechanism",
+        KAFKA,
+        Kind::Word { now: &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"], later: &[] },
+    ),
+    key("connection.X", "token_url", KAFKA, Kind::Text),
+    key("connection.X", "client_id", KAFKA, Kind::Text),
+    key("connection.X", "client_secret", KAFKA, Kind::Secret),
+    key("connection.X", "scope", KAFKA, Kind::Text),
     key("connection.X", "max_connections", CONNECTED, FROM_ONE),
     key("connection.X", "prepare", POSTGRES, Kind::Flag),
     key("connection.X", "comment", ALL, Kind::Text),
-    key("stream.X", "type", ALL, Kind::Word { now: &["generator", "push", "file"], later: &["kafka"] }),
+    key("stream.X", "type", ALL, Kind::Word { now: &["generator", "push", "file", "kafka"], later: &[] }),
     key("stream.X", "columns", ALL, Kind::Section),
     key("stream.X", "on_malformed", ALL, Kind::Word { now: &["fail", "skip"], later: &[] }),
     key("stream.X", "rows_per_second", GENERATOR, Kind::Number),
@@ -221,8 +235,14 @@ pub(super) const KEYS: &[Key] = &[
         Kind::Word { now: &["json", "csv", "parquet"], later: &["avro", "debezium", "raw"] },
     ),
     key("stream.X", "follow", FILE, Kind::Flag),
-    key("stream.X", "metadata", ALL, Kind::Later),
-    key("stream.X", "connection", ALL, Kind::Later),
+    key("stream.X", "connection", KAFKA, Kind::Text),
+    key("stream.X", "topic", KAFKA, Kind::Text),
+    key("stream.X", "format", KAFKA, Kind::Word { now: &["json", "csv", "debezium", "raw"], later: &["avro"] }),
+    key("stream.X", "deletes", KAFKA, Kind::Word { now: &["skip", "before"], later: &[] }),
+    key("stream.X", "metadata", KAFKA, Kind::Section),
+    key("stream.X", "discover_every", KAFKA, Kind::PositiveDuration),
+    key("stream.X.columns.Y", "type", ALL, Kind::Text),
+    key("stream.X.columns.Y", "path", ALL, Kind::Text),
     key("stream.X", "comment", ALL, Kind::Text),
     key("lookup.X", "type", ALL, Kind::Word { now: &["file", "simulated"], later: &[] }),
     key("lookup.X", "connection", STORED, Kind::Text),

@@ -12,17 +12,21 @@ use tokio::sync::OnceCell;
 
 use crate::catalog::Relation;
 use crate::catalog::definition::{
-    CatalogDefinition, ColumnDefinition, ConnectionKind, LookupDefinition, LookupKind, Origin, StreamDefinition,
-    StreamKind,
+    CatalogDefinition, ColumnDefinition, ConnectionKind, LookupDefinition, LookupKind, MetadataDefinition,
+    MetadataKind, Origin, PayloadDefinition, PayloadFormat, StreamDefinition, StreamKind,
 };
 use crate::catalog::problem::Problem;
 use crate::catalog::provider::{Stream, StreamSource};
 use crate::error::{Error, Result};
+use crate::format::message::MessageFormat;
 use crate::format::{self, FileData, FileFormat};
 use crate::lookup::policy::{CachePolicy, PartialCache, ToldBy};
 use crate::lookup::{LastError, LookupTable};
 use crate::source::file::FileSource;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
+use crate::source::kafka::{KafkaSource, KafkaStream};
+use crate::source::kafka_connection::KafkaConnection;
+use crate::source::kafka_rows::{MetadataColumn, RowShape};
 use crate::source::push::PushStream;
 use crate::store::file::FileStore;
 use crate::store::files::{FilesConnection, FilesDeclared};
@@ -129,7 +133,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
         }
     }
     for stream in definition.streams {
-        match open_stream(&stream) {
+        match open_stream(&stream, &connections) {
             Ok(opened) => {
                 relations.insert(stream.name, Relation::Stream(Arc::new(opened)));
             }
@@ -160,6 +164,7 @@ enum Connection {
     Mysql(Arc<MysqlConnection>),
     Http(Arc<HttpConnection>),
     Files(Arc<FilesConnection>),
+    Kafka(Arc<KafkaConnection>),
 }
 
 fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
@@ -178,6 +183,7 @@ fn open_connection(name: &str, kind: ConnectionKind) -> Result<Connection> {
         ConnectionKind::Redis(config) => Ok(Connection::Redis(RedisConnection::try_new(name.to_string(), config)?)),
         ConnectionKind::Mysql(config) => Ok(Connection::Mysql(MysqlConnection::try_new(name.to_string(), &config)?)),
         ConnectionKind::Files(config) => Ok(Connection::Files(FilesConnection::new(config))),
+        ConnectionKind::Kafka(config) => Ok(Connection::Kafka(KafkaConnection::try_new(name.to_string(), config)?)),
         ConnectionKind::Http(config) => Ok(Connection::Http(HttpConnection::try_new(name.to_string(), config)?)),
     }
 }
@@ -276,7 +282,7 @@ async fn open_file(
     opened.await.map_err(|error| Error::internal(format!("reading a file did not end: {error}")))?
 }
 
-fn open_stream(definition: &StreamDefinition) -> Result<Stream> {
+fn open_stream(definition: &StreamDefinition, connections: &BTreeMap<String, Connection>) -> Result<Stream> {
     let name = definition.name.clone();
     let (type_name, source) = match definition.kind.clone() {
         StreamKind::Generator { rows_per_second, rows, seed, columns } => {
@@ -294,8 +300,44 @@ fn open_stream(definition: &StreamDefinition) -> Result<Stream> {
             let source = FileSource::try_new(name, path, format, schema, definition.on_malformed)?;
             ("file", StreamSource::Known(Arc::new(source)))
         }
+        StreamKind::Kafka(topic) => {
+            let Some(Connection::Kafka(connection)) = connections.get(&topic.connection) else {
+                return Err(Error::internal(format!("stream \"{name}\" has a connection of another type")));
+            };
+            let stream = KafkaStream {
+                name,
+                shape: row_shape(&topic.payload, topic.metadata),
+                topic: topic.topic,
+                on_malformed: definition.on_malformed,
+                discover_every: topic.discover_every,
+            };
+            ("kafka", StreamSource::Known(Arc::new(KafkaSource::new(Arc::clone(connection), stream))))
+        }
     };
     Ok(Stream::new(definition, type_name, source))
+}
+
+/// The columns of a stream of messages, and what they are made of.
+fn row_shape(payload: &PayloadDefinition, metadata: Vec<MetadataDefinition>) -> RowShape {
+    let paths = || payload.columns.iter().map(ColumnDefinition::json_path).collect();
+    let envelope = metadata.iter().filter_map(|column| match column.kind {
+        MetadataKind::Envelope(field) => Some(field),
+        MetadataKind::Message(_) => None,
+    });
+    let format = match payload.format {
+        PayloadFormat::Json => MessageFormat::Json { paths: paths() },
+        PayloadFormat::Csv => MessageFormat::Csv,
+        PayloadFormat::Raw => MessageFormat::Raw,
+        PayloadFormat::Debezium { deletes } => {
+            MessageFormat::Debezium { paths: paths(), deletes, envelope: envelope.collect() }
+        }
+    };
+    let columns = payload.columns.iter().map(|column| column.pg_type.field(&column.name, column.nullable));
+    let metadata = metadata.into_iter().map(|column| match column.kind {
+        MetadataKind::Envelope(field) => MetadataColumn::OfFormat(field.column(&column.name)),
+        MetadataKind::Message(field) => MetadataColumn::OfMessage(column.name, field),
+    });
+    RowShape::new(format, columns.collect(), metadata.collect())
 }
 
 fn schema_of(columns: &[ColumnDefinition]) -> SchemaRef {

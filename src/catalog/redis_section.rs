@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use super::columns::read_document_columns;
+use super::columns::{DocumentsOf, read_document_columns};
 use super::connection_section::read_password;
 use super::definition::{ColumnDefinition, RedisConfig, RedisTable, SslMode};
 use super::problem::{Complaint, nearest};
@@ -156,7 +156,7 @@ pub(super) fn read_redis_table(section: &Section) -> Option<RedisTable> {
     section.require("key");
     section.require("value");
     let value = section.choice("value", &RedisValue::ALL.map(|value| (value.name(), value)));
-    let columns = read_document_columns(section);
+    let columns = read_document_columns(section, DocumentsOf::Lookup);
     let text = section.text("key");
     let template = text.as_ref().and_then(|text| read_template(section, text));
     let (value, text, template) = (value?, text?, template?);

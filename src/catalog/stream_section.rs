@@ -3,7 +3,9 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 
 use super::columns::{read_columns, read_generator_columns};
+use super::connection_section::Connections;
 use super::definition::{ColumnDefinition, FileFormat, OnMalformed, SlowReader, StreamDefinition, StreamKind};
+use super::kafka_section::read_kafka_stream;
 use super::problem::Complaint;
 use super::section::Section;
 
@@ -17,18 +19,12 @@ enum Type {
     File,
 }
 
-/// Reads the section of the stream `name`; `None` if it is too wrong to tell what it would be.
-pub(super) fn read_stream(name: &str, section: &Section) -> Option<StreamDefinition> {
-    if !section.has("type") {
-        section.require("type");
-        section.check_keys();
-        return None;
-    }
-    let types = [("generator", Type::Generator), ("push", Type::Push), ("file", Type::File)];
-    let kind = match section.choice("type", &types)? {
-        Type::Generator => read_generator(&section.of_type("generator")),
-        Type::Push => read_push(&section.of_type("push")),
-        Type::File => read_file(&section.of_type("file"))?,
+/// Reads the section of the stream `name`; `None` if it is too wrong to tell what it would be. `connections` are those of
+/// all files; what is wrong with the one that it names is complained of here.
+pub(super) fn read_stream(name: &str, section: &Section, connections: &Connections) -> Option<StreamDefinition> {
+    let kind = match section.has("connection") {
+        true => read_connected(section, connections)?,
+        false => read_unconnected(section)?,
     };
     let on_malformed = section.choice("on_malformed", &[("fail", OnMalformed::Fail), ("skip", OnMalformed::Skip)]);
     let on_malformed = on_malformed.unwrap_or(OnMalformed::Fail);
@@ -38,6 +34,49 @@ pub(super) fn read_stream(name: &str, section: &Section) -> Option<StreamDefinit
     }
     let comment = section.comment();
     Some(StreamDefinition { name: name.to_string(), origin: section.origin.clone(), comment, on_malformed, kind })
+}
+
+/// A stream whose rows come from a server.
+fn read_connected(section: &Section, connections: &Connections) -> Option<StreamKind> {
+    let connection = section.text("connection")?;
+    let Some(of) = connections.type_of(section, &connection) else {
+        // What the section would be is not known, so only keys that belong nowhere can be told.
+        section.check_keys();
+        return None;
+    };
+    if of != "kafka" {
+        let message = format!("a connection of type \"{of}\" gives no streams");
+        section.complain_of("connection", Complaint::new(message).with_hint("One of type \"kafka\" does."));
+        return None;
+    }
+    if section.has("type") && !section.is_text("type", of) {
+        let message = format!("\"type\" in {} is not that of its connection, \"{of}\"", section.title);
+        section.complain_of("type", Complaint::new(message).with_hint("Leave it out."));
+        return None;
+    }
+    read_kafka_stream(&section.of_type(of), connection.value)
+}
+
+fn read_unconnected(section: &Section) -> Option<StreamKind> {
+    if !section.has("type") {
+        let complaint = Complaint::new(format!("{} lacks \"type\"", section.title));
+        section.complain(
+            complaint.with_hint("Write connection = \"…\" for a topic of Kafka, or type = \"push\" and the like."),
+        );
+        section.check_keys();
+        return None;
+    }
+    if section.is_text("type", "kafka") {
+        let complaint = Complaint::new(format!("{} lacks \"connection\"", section.title));
+        section.complain(complaint.with_hint("Declare the brokers as [connection.NAME] with type = \"kafka\"."));
+        return None;
+    }
+    let types = [("generator", Type::Generator), ("push", Type::Push), ("file", Type::File)];
+    Some(match section.choice("type", &types)? {
+        Type::Generator => read_generator(&section.of_type("generator")),
+        Type::Push => read_push(&section.of_type("push")),
+        Type::File => read_file(&section.of_type("file"))?,
+    })
 }
 
 fn read_generator(section: &Section) -> StreamKind {

@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::Schema;
 
 use crate::catalog::definition::LookupKind;
 use crate::catalog::system::shown_columns;
-use crate::catalog::{Catalog, Lookup, Reach, Relation, Rights};
+use crate::catalog::{Catalog, Lookup, Reach, Relation, Rights, Stream};
 use crate::command::{open_engine, print_problems, read_catalogs, run_sql_file, show_error};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -25,8 +25,8 @@ pub async fn run(catalogs: &[PathBuf], sql: &[PathBuf]) -> u8 {
     let mut wrong = 0;
     for (name, relation) in engine.catalog().relations() {
         match relation {
-            Relation::Stream(stream) => match stream.source().await {
-                Ok(source) => println!("stream {name}: {}, {}", stream.type_name, columns(source.schema().as_ref())),
+            Relation::Stream(stream) => match look_at_stream(stream).await {
+                Ok(found) => println!("stream {name}: {found}"),
                 Err(error) => {
                     wrong += 1;
                     eprintln!("{}", show_error(&stream.origin.to_string(), &error));
@@ -92,6 +92,11 @@ fn shown_rights(rights: &Rights) -> String {
         true => "admin".to_string(),
         false => format!("reads {}; writes {}", names(&rights.read), names(&rights.write)),
     }
+}
+
+async fn look_at_stream(stream: &Stream) -> Result<String> {
+    let source = stream.source().await?;
+    Ok(format!("{}, {}", source.found().await?, columns(source.schema().as_ref())))
 }
 
 async fn look(lookup: &Lookup) -> Result<String> {

@@ -18,6 +18,7 @@ pub struct CsvDecoder {
     /// Where each column's field is; `None` for a column that the file lacks, which is NULL.
     positions: Vec<Option<usize>>,
     header_len: usize,
+    has_header: bool,
 }
 
 impl CsvDecoder {
@@ -53,7 +54,19 @@ impl CsvDecoder {
             positions.push(position);
         }
         let header_len = names.len();
-        Ok(CsvDecoder { rows: RowBuilder::try_new(schema)?, dialect, fields, positions, header_len })
+        let rows = RowBuilder::try_new(schema)?;
+        Ok(CsvDecoder { rows, dialect, fields, positions, header_len, has_header: true })
+    }
+
+    /// Records have the columns of `schema` in their order.
+    ///
+    /// # Errors
+    /// 0A000 for a column of an Arrow type that no type of PostgreSQL stands for.
+    pub fn positional(schema: &SchemaRef) -> Result<Self> {
+        let (dialect, fields, header_len) = (CsvDialect::default(), Fields::default(), schema.fields().len());
+        let positions = (0..header_len).map(Some).collect();
+        let rows = RowBuilder::try_new(schema)?;
+        Ok(CsvDecoder { rows, dialect, fields, positions, header_len, has_header: false })
     }
 
     /// Appends the row that `record`, without its line's end, holds.
@@ -63,7 +76,8 @@ impl CsvDecoder {
     pub fn append(&mut self, record: &[u8]) -> Result<(), ValueError> {
         self.fields.read_csv(record, &self.dialect)?;
         if self.fields.len() != self.header_len {
-            let message = format!("expected {} fields as in the header, found {}", self.header_len, self.fields.len());
+            let as_in = if self.has_header { " as in the header" } else { "" };
+            let message = format!("expected {} fields{as_in}, found {}", self.header_len, self.fields.len());
             return Err(ValueError::new(Code::BadCopyFormat, message));
         }
         let mut values = Vec::with_capacity(self.positions.len());

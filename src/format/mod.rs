@@ -2,7 +2,7 @@
 //!
 //! `record.rs` finds where records end, `fields.rs` takes them apart, and `json.rs`, `csv.rs` and `copy.rs` read rows
 //! (`copy_binary.rs` with `binary.rs`) with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs` with `time_zone.rs`, `interval.rs`, `literal.rs`). `settings.rs` is what a session says
-//! of both. `row.rs` collects the rows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
+//! of both. `row.rs` collects the rows, `message.rs` reads messages one by one, among them the changes that `debezium.rs` knows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
 //! not wait put it on a thread of its own.
 
 pub(crate) mod binary;
@@ -11,12 +11,14 @@ pub mod copy_binary;
 pub mod copy_options;
 pub mod csv;
 mod datetime;
-mod fields;
+pub mod debezium;
+pub(crate) mod fields;
 mod file;
 pub(crate) mod interval;
 pub mod json;
 pub mod json_path;
 pub(crate) mod literal;
+pub mod message;
 pub(crate) mod number;
 mod parquet_file;
 mod record;

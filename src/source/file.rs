@@ -75,6 +75,10 @@ impl Source for FileSource {
         &self.file.progress
     }
 
+    async fn found(&self) -> Result<String> {
+        Ok(self.to_string())
+    }
+
     async fn open(&self, reading: Reading) -> Result<SendableRecordBatchStream> {
         let Reading { projection, reader, .. } = reading;
         let schema = Arc::new(self.file.schema.project(&projection)?);

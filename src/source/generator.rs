@@ -107,6 +107,10 @@ impl Source for GeneratorSource {
         &self.progress
     }
 
+    async fn found(&self) -> Result<String> {
+        Ok(self.to_string())
+    }
+
     async fn open(&self, reading: Reading) -> Result<SendableRecordBatchStream> {
         let Reading { projection, reader, .. } = reading;
         let schema = Arc::new(self.schema.project(&projection)?);

@@ -5,6 +5,12 @@
 pub mod exec;
 pub mod file;
 pub mod generator;
+pub mod kafka;
+pub mod kafka_connection;
+mod kafka_health;
+mod kafka_locate;
+pub mod kafka_rows;
+pub mod kafka_token;
 pub mod progress;
 pub mod push;
 mod ring;
@@ -36,6 +42,12 @@ pub trait Source: Debug + Display + Send + Sync {
 
     /// What is told of all readings.
     fn progress(&self) -> &Arc<Progress>;
+
+    /// For `check`: what it is, and what was found where its rows come from.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    async fn found(&self) -> Result<String>;
 
     /// Begins to read. Where the range's ends are is fixed before this returns. Batches are small enough to come at
     /// once: a row that is there is not held back for another. Dropping the stream ends the reading.

@@ -174,6 +174,10 @@ impl Source for PushStream {
         &self.progress
     }
 
+    async fn found(&self) -> Result<String> {
+        Ok(self.to_string())
+    }
+
     async fn open(&self, reading: Reading) -> Result<SendableRecordBatchStream> {
         let schema = Arc::new(self.schema.project(&reading.projection)?);
         let reader = Reader::open(&self.name, &self.shared, reading)?;

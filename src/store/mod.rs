@@ -39,7 +39,7 @@ mod postgres_listen;
 mod postgres_numeric;
 mod postgres_scan;
 mod postgres_schema;
-mod postgres_tls;
+pub(crate) mod postgres_tls;
 mod postgres_trigger;
 pub mod redis;
 mod redis_answer;

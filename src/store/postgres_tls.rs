@@ -45,7 +45,7 @@ impl Tls {
 }
 
 /// TLS with everything verified; `sslrootcert` holds the certificates to trust instead of the system's.
-pub(super) fn client_tls(sslrootcert: Option<&Path>) -> Result<rustls::ClientConfig> {
+pub(crate) fn client_tls(sslrootcert: Option<&Path>) -> Result<rustls::ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -64,7 +64,7 @@ fn roots(sslrootcert: Option<&Path>) -> Result<rustls::RootCertStore> {
 ///
 /// # Errors
 /// 22023 if there is none, or one of `sslrootcert` cannot be read.
-pub(super) fn trusted_certificates(sslrootcert: Option<&Path>) -> Result<Vec<CertificateDer<'static>>> {
+pub(crate) fn trusted_certificates(sslrootcert: Option<&Path>) -> Result<Vec<CertificateDer<'static>>> {
     let is_usable =
         |certificate: &CertificateDer<'static>| rustls::RootCertStore::empty().add(certificate.clone()).is_ok();
     let Some(path) = sslrootcert else {

@@ -1,0 +1,181 @@
+//! What a client of Kafka's tells of itself beside messages: errors, and once a second how far it is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::kafka_token::TokenSource;
+use super::progress::Reader;
+use crate::error::{Code, Error};
+use crate::notice::Notices;
+
+/// Whether a reading has its brokers, and what it is told of them.
+pub(super) struct Health {
+    stream: String,
+    reader: Reader,
+    notices: Notices,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether the client was told that a broker is gone, and not yet that it is back.
+    is_lost: bool,
+    /// What the library said last.
+    reason: String,
+    /// The offset to be read next of each partition; beyond the last message there may be marks of transactions.
+    positions: BTreeMap<i32, Position>,
+}
+
+#[derive(Clone, Copy)]
+struct Position {
+    next: i64,
+    /// Whether the broker has said that there is nothing behind.
+    at_end: bool,
+}
+
+impl Health {
+    pub(super) fn new(stream: String, reader: Reader, notices: Notices) -> Arc<Self> {
+        Arc::new(Health { stream, reader, notices, state: Mutex::default() })
+    }
+
+    /// What the library said last; empty if nothing.
+    pub(super) fn reason(&self) -> String {
+        self.state().reason.clone()
+    }
+
+    /// Takes note of where the partitions are read from.
+    pub(super) fn begins(&self, positions: impl IntoIterator<Item = (i32, i64)>) {
+        let mut state = self.state();
+        state
+            .positions
+            .extend(positions.into_iter().map(|(partition, next)| (partition, Position { next, at_end: false })));
+    }
+
+    /// Takes note of how far the reading has come, by partition. That there are messages says that brokers are there.
+    pub(super) fn read_up_to(&self, positions: &BTreeMap<i32, i64>) {
+        if positions.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        for (partition, next) in positions {
+            if let Some(position) = state.positions.get_mut(partition).filter(|position| position.next < *next) {
+                *position = Position { next: *next, at_end: false };
+            }
+        }
+        drop(state);
+        self.found();
+    }
+
+    /// The broker has nothing more of this partition for now.
+    pub(super) fn at_end(&self, partition: i32) {
+        if let Some(position) = self.state().positions.get_mut(&partition) {
+            position.at_end = true;
+        }
+        self.found();
+    }
+
+    /// A broker is gone. Told once until it is back.
+    pub(super) fn lost(&self, error: &KafkaError) {
+        let mut state = self.state();
+        let reason = match state.reason.is_empty() {
+            true => error.to_string(),
+            false => state.reason.clone(),
+        };
+        if std::mem::replace(&mut state.is_lost, true) {
+            return;
+        }
+        drop(state);
+        let message = format!("stream \"{}\" waits for its broker: {reason}", self.stream);
+        tracing::warn!("{message}");
+        self.reader.set_waiting(true);
+        self.reader.progress().note(&Error::new(Code::StoreUnavailable, reason));
+        self.notices.tell(
+            Error::new(Code::Notice, message).with_hint("Rows go on where they stopped when the broker is back."),
+        );
+    }
+
+    /// The brokers are there.
+    pub(super) fn found(&self) {
+        if !std::mem::take(&mut self.state().is_lost) {
+            return;
+        }
+        let message = format!("stream \"{}\" has its broker back", self.stream);
+        tracing::info!("{message}");
+        self.reader.set_waiting(false);
+        self.notices.tell(Error::new(Code::Notice, message));
+    }
+
+    /// Takes the library's own count of what there is.
+    fn told(&self, statistics: &Statistics) {
+        let mut brokers = statistics.brokers.values().filter(|broker| broker.nodeid >= 0).peekable();
+        let all_up = brokers.peek().is_some() && brokers.all(|broker| broker.state == "UP");
+        let mut lag = None;
+        for topic in statistics.topics.values() {
+            for (partition, told) in &topic.partitions {
+                let Some(position) = self.state().positions.get(partition).copied() else { continue };
+                let end = if told.ls_offset >= 0 { told.ls_offset } else { told.hi_offset };
+                if end >= 0 {
+                    let behind = if position.at_end { 0 } else { (end - position.next).max(0) as u64 };
+                    lag = Some(lag.unwrap_or(0) + behind);
+                }
+            }
+        }
+        self.reader.set_lag(lag);
+        if all_up {
+            self.found();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the library calls back.
+pub(super) struct ReaderContext {
+    pub(super) health: Arc<Health>,
+    pub(super) tokens: Option<Arc<TokenSource>>,
+}
+
+impl ClientContext for ReaderContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(stream = self.health.stream, facility, "{message}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.health.told(&statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // That the last of them is gone says less than why.
+        if !matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) {
+            self.health.state().reason = without_client_name(reason).to_string();
+        }
+    }
+
+    fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let tokens = self.tokens.as_ref().ok_or("no tokens are declared")?;
+        Ok(tokens.current().ok_or("there is no token that has not expired")?)
+    }
+}
+
+impl ConsumerContext for ReaderContext {}
+
+/// The library begins its reasons with the names of its client and broker, such as `127.0.0.1:9092/1: `, of which the
+/// former says nothing: `[thrd:…]: `.
+fn without_client_name(reason: &str) -> &str {
+    match reason.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")) {
+        Some((_, rest)) => rest,
+        None => reason,
+    }
+}

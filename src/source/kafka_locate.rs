@@ -1,0 +1,277 @@
+//! Where in a topic a reading begins and ends: asked of the brokers before it starts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use datafusion::common::runtime::SpawnedTask;
+use futures::{FutureExt, StreamExt};
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::time::Instant;
+
+use super::kafka_connection::{CONNECT_TIMEOUT, Consumer, KafkaConnection};
+use super::kafka_health::{Health, ReaderContext};
+use super::{Range, Start, Until};
+use crate::error::{Code, Error, Result};
+
+/// How long the library waits for one answer, so that a query that was cancelled meanwhile is noticed.
+const ATTEMPT: Duration = Duration::from_millis(500);
+
+/// Part of a partition, by offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: i64,
+    /// Behind the last message to read.
+    pub(super) end: i64,
+}
+
+impl Span {
+    pub(super) fn is_empty(self) -> bool {
+        self.start >= self.end
+    }
+}
+
+/// The partitions of a topic.
+///
+/// # Errors
+/// HV00N where the cluster does not answer in time, HV000 where there is no such topic or it may not be read.
+pub(super) async fn partitions(
+    connection: &Arc<KafkaConnection>,
+    topic: &str,
+    consumer: &Arc<Consumer>,
+    health: &Arc<Health>,
+) -> Result<Vec<i32>> {
+    let topic = topic.to_string();
+    ask(connection, consumer, health, move |question| question.partitions(&topic)).await
+}
+
+/// The topic's partitions if the brokers tell them at once; `None` if they say that there is no such topic.
+pub(super) async fn partitions_now(topic: &str, consumer: &Arc<Consumer>) -> Result<Option<Vec<i32>>, KafkaError> {
+    let (topic, consumer) = (topic.to_string(), Arc::clone(consumer));
+    let asked = SpawnedTask::spawn_blocking(move || match consumer.client() {
+        Ok(client) => partitions_of(client, &topic),
+        Err(_) => Err(KafkaError::Canceled),
+    });
+    asked.await.unwrap_or(Err(KafkaError::Canceled))
+}
+
+/// Where the range begins and ends in each partition.
+///
+/// # Errors
+/// As [`partitions`]; 22023 for offsets that do not name the topic's partitions.
+pub(super) async fn spans(
+    connection: &Arc<KafkaConnection>,
+    topic: &str,
+    range: &Range,
+    consumer: &Arc<Consumer>,
+    health: &Arc<Health>,
+) -> Result<BTreeMap<i32, Span>> {
+    let (topic, range) = (topic.to_string(), range.clone());
+    ask(connection, consumer, health, move |question| question.spans(&topic, &range)).await
+}
+
+/// The partitions with where to read them from, as the library wants it.
+///
+/// # Errors
+/// XX000 for what no topic has.
+pub(super) fn assignment(topic: &str, starts: impl Iterator<Item = (i32, i64)>) -> Result<TopicPartitionList> {
+    let mut list = TopicPartitionList::new();
+    for (partition, start) in starts {
+        let added = list.add_partition_offset(topic, partition, Offset::Offset(start));
+        added
+            .map_err(|error| Error::internal(format!("partition {partition} cannot be read from {start}: {error}")))?;
+    }
+    Ok(list)
+}
+
+pub(super) fn no_topic(connection: &KafkaConnection, topic: &str) -> Error {
+    let message = format!("topic \"{topic}\" does not exist at connection \"{}\"", connection.name());
+    Error::new(Code::StoreFailed, message)
+}
+
+/// Asks on a thread that may wait; whoever drops this ends it.
+async fn ask<T: Send + 'static>(
+    connection: &Arc<KafkaConnection>,
+    consumer: &Arc<Consumer>,
+    health: &Arc<Health>,
+    question: impl Fn(&Question) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let dropped = Dropped::default();
+    let asking = Question {
+        connection: Arc::clone(connection),
+        consumer: Arc::clone(consumer),
+        health: Arc::clone(health),
+        dropped: Arc::clone(&dropped.0),
+        deadline: Instant::now() + CONNECT_TIMEOUT,
+    };
+    let asked = SpawnedTask::spawn_blocking(move || question(&asking));
+    asked.await.map_err(|error| Error::internal(format!("asking Kafka did not end: {error}")))?
+}
+
+/// Tells a thread that nobody waits for it any more.
+#[derive(Default)]
+struct Dropped(Arc<AtomicBool>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// A question to the brokers, asked until it is answered or there is no time left.
+struct Question {
+    connection: Arc<KafkaConnection>,
+    consumer: Arc<Consumer>,
+    health: Arc<Health>,
+    dropped: Arc<AtomicBool>,
+    deadline: Instant,
+}
+
+impl Question {
+    fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
+        match self.until_answered(|client| partitions_of(client, topic))? {
+            Some(partitions) => Ok(partitions),
+            None => Err(no_topic(&self.connection, topic)),
+        }
+    }
+
+    fn spans(&self, topic: &str, range: &Range) -> Result<BTreeMap<i32, Span>> {
+        let partitions = self.partitions(topic)?;
+        let starts = match &range.start {
+            Start::Latest | Start::Earliest => BTreeMap::new(),
+            Start::Offsets(offsets) => named_offsets(topic, &partitions, offsets)?,
+            Start::Timestamp(microseconds) => self.offsets_at(topic, &partitions, *microseconds)?,
+        };
+        let mut spans = BTreeMap::new();
+        for partition in partitions {
+            let (low, high) = self.until_answered(|client| client.fetch_watermarks(topic, partition, ATTEMPT))?;
+            let start = match &range.start {
+                Start::Latest => high,
+                Start::Earliest => low,
+                Start::Timestamp(_) | Start::Offsets(_) => starts.get(&partition).copied().unwrap_or(high),
+            };
+            if matches!(range.start, Start::Offsets(_)) && !(low..=high).contains(&start) {
+                let message = format!("partition {partition} of topic {topic} has no offset {start}");
+                let hint = format!("It has those from {low} to {high}, which comes next.");
+                return Err(Error::new(Code::InvalidParameterValue, message).with_hint(hint));
+            }
+            let end = if range.until == Until::Latest { high } else { i64::MAX };
+            spans.insert(partition, Span { start, end });
+        }
+        Ok(spans)
+    }
+
+    /// The first offsets that are not older; partitions without any are left out.
+    fn offsets_at(&self, topic: &str, partitions: &[i32], microseconds: i64) -> Result<BTreeMap<i32, i64>> {
+        // Rounded up: a message of the millisecond before is older.
+        let milliseconds = microseconds.div_euclid(1000) + i64::from(microseconds.rem_euclid(1000) > 0);
+        let found = self.until_answered(|client| {
+            let mut asked = TopicPartitionList::new();
+            for partition in partitions {
+                asked.add_partition_offset(topic, *partition, Offset::Offset(milliseconds.max(0)))?;
+            }
+            client.offsets_for_times(asked, ATTEMPT)
+        })?;
+        let known = found.elements().into_iter().filter_map(|element| match element.offset() {
+            Offset::Offset(offset) => Some((element.partition(), offset)),
+            _ => None,
+        });
+        Ok(known.collect())
+    }
+
+    fn until_answered<T>(
+        &self,
+        question: impl Fn(&StreamConsumer<ReaderContext>) -> Result<T, KafkaError>,
+    ) -> Result<T> {
+        let client = self.consumer.client()?;
+        loop {
+            let error = match question(client) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let refused = self.refusal(client, &error);
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
+            if self.dropped.load(Relaxed) || Instant::now() >= self.deadline {
+                return Err(self.connection.timed_out(&self.health.reason()));
+            }
+            // The library may answer at once that it cannot answer.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What trying again would not change.
+    fn refusal(&self, client: &StreamConsumer<ReaderContext>, error: &KafkaError) -> Option<Error> {
+        // Serves what the library has to say, the demand for a token among it.
+        while let Some(Some(told)) = client.stream().next().now_or_never() {
+            let code = told.err().as_ref().and_then(KafkaError::rdkafka_error_code);
+            if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)) {
+                return Some(self.connection.unavailable(&self.health.reason()));
+            }
+        }
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Some(Error::new(
+                Code::StoreFailed,
+                format!("connection \"{}\" may not read the topic", self.connection.name()),
+            )),
+            Some(RDKafkaErrorCode::Authentication) => Some(self.connection.unavailable(&self.health.reason())),
+            _ => None,
+        }
+    }
+}
+
+fn partitions_of(client: &StreamConsumer<ReaderContext>, topic: &str) -> Result<Option<Vec<i32>>, KafkaError> {
+    let metadata = client.fetch_metadata(Some(topic), ATTEMPT)?;
+    let Some(told) = metadata.topics().iter().find(|told| told.name() == topic) else { return Ok(None) };
+    match told.error().map(RDKafkaErrorCode::from) {
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Ok(None),
+        Some(code) => return Err(KafkaError::MetadataFetch(code)),
+        None => {}
+    }
+    let mut partitions: Vec<i32> = told.partitions().iter().map(|partition| partition.id()).collect();
+    partitions.sort_unstable();
+    Ok((!partitions.is_empty()).then_some(partitions))
+}
+
+/// Every partition has to be named: of one that is not, nobody could tell whether it was forgotten.
+fn named_offsets(topic: &str, partitions: &[i32], offsets: &[(i32, i64)]) -> Result<BTreeMap<i32, i64>> {
+    let named: BTreeMap<i32, i64> = offsets.iter().copied().collect();
+    let wrong = |message: String| {
+        let all = partitions.iter().map(|partition| format!("{partition}:{}", named.get(partition).unwrap_or(&0)));
+        let hint = format!("Name each partition once: start = '{}'.", all.collect::<Vec<_>>().join(","));
+        Err(Error::new(Code::InvalidParameterValue, message).with_hint(hint))
+    };
+    if let Some(stranger) = named.keys().find(|partition| !partitions.contains(partition)) {
+        return wrong(format!("topic {topic} has no partition {stranger}"));
+    }
+    match partitions.iter().find(|partition| !named.contains_key(partition)) {
+        Some(missing) => wrong(format!("\"start\" names no offset for partition {missing} of topic {topic}")),
+        None => Ok(named),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_name_every_partition_and_no_other() {
+        assert_eq!(named_offsets("t", &[0, 1], &[(1, 7), (0, 5)]).unwrap(), BTreeMap::from([(0, 5), (1, 7)]));
+        let missing = named_offsets("t", &[0, 1, 2], &[(1, 7)]).unwrap_err();
+        assert_eq!(missing.message(), "\"start\" names no offset for partition 0 of topic t");
+        assert_eq!(missing.hint(), Some("Name each partition once: start = '0:0,1:7,2:0'."));
+        let stranger = named_offsets("t", &[0], &[(0, 1), (3, 7)]).unwrap_err();
+        assert_eq!((stranger.sqlstate(), stranger.message()), ("22023", "topic t has no partition 3"));
+    }
+
+    #[test]
+    fn a_span_without_messages_is_empty() {
+        assert!(Span { start: 5, end: 5 }.is_empty());
+        assert!(Span { start: 7, end: 5 }.is_empty());
+        assert!(!Span { start: 4, end: 5 }.is_empty());
+    }
+}
