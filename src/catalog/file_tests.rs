@@ -87,7 +87,11 @@ fn catalog_with(key: &Key, value: &str) -> String {
         (Some("lookup"), Some(_)) => "connection = \"c\"".to_string(),
         (Some("lookup"), None) if key.name != "type" => "type = \"file\"".to_string(),
         (Some("connection"), None) if key.name == "comment" => "type = \"postgres\"\nhost = \"db\"".to_string(),
+        (Some("connection"), Some(of)) if ["token_url", "client_id", "client_secret", "scope"].contains(&key.name) => {
+            format!("type = \"{of}\"\nsasl_mechanism = \"OAUTHBEARER\"")
+        }
         (Some("connection"), Some(of)) => format!("type = \"{of}\""),
+        (Some("stream"), Some(&"kafka")) => "connection = \"c\"".to_string(),
         (Some("stream"), Some(of @ &("generator" | "file"))) => format!("type = \"{of}\""),
         (Some("stream"), _) if key.name != "type" => "type = \"push\"".to_string(),
         _ => String::new(),
@@ -97,6 +101,10 @@ fn catalog_with(key: &Key, value: &str) -> String {
     let text = match path.as_slice() {
         [""] => format!("{} = {value}", key.name),
         // Only documents have columns that are tables.
+        ["stream", "X", "columns", "Y"] => {
+            let table = "[stream.X]\nconnection = \"c\"\nformat = \"json\"\n[connection.c]\ntype = \"kafka\"";
+            format!("{table}\n[{}]\n{} = {value}", key.section, key.name)
+        }
         ["lookup", "X", "columns", "Y"] => {
             let table = "[lookup.X]\nconnection = \"c\"\n[connection.c]\ntype = \"http\"";
             format!("{table}\n[{}]\n{} = {value}", key.section, key.name)

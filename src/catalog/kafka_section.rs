@@ -145,9 +145,8 @@ pub(super) fn read_kafka_stream(section: &Section, connection: String) -> Option
     let topic = section.text("topic");
     let payload = read_message_format(section);
     let discover_every = section.duration("discover_every").unwrap_or(DISCOVER_EVERY);
-    let payload = payload?;
-    let metadata = read_metadata(section, &payload);
-    let topic = topic?;
+    let metadata = read_metadata(section, payload.as_ref());
+    let (payload, topic) = (payload?, topic?);
     let is_topic = topic.value.len() <= MAX_TOPIC_BYTES
         && topic.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
         && !matches!(topic.value.as_str(), "." | "..");

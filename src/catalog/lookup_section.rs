@@ -57,6 +57,11 @@ pub(super) fn read_lookup(name: &str, section: &Section, connections: &Connectio
                 section.check_keys();
                 return None;
             };
+            if of == "kafka" {
+                let message = format!("a connection of type \"{of}\" holds no lookup tables");
+                section.complain_of("connection", Complaint::new(message));
+                return None;
+            }
             let section = section.of_type(of);
             let policy = read_policy(&section, read_cache(&section, of));
             (read_stored(&section, of), connection, policy)
@@ -76,11 +81,7 @@ fn read_stored(section: &Section, of: &'static str) -> Option<LookupKind> {
         "mysql" => read_sql_table(section).map(LookupKind::Mysql),
         "http" => read_http_table(section).map(LookupKind::Http),
         "files" => read_files_table(section).map(LookupKind::Files),
-        of => {
-            let message = format!("a connection of type \"{of}\" holds no lookup tables");
-            section.complain_of("connection", Complaint::new(message));
-            None
-        }
+        _ => None,
     }
 }
 

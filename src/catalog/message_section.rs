@@ -19,6 +19,7 @@ enum Word {
 /// `format` and `columns`, with what belongs to the format.
 pub(super) fn read_message_format(section: &Section) -> Option<PayloadDefinition> {
     section.require("format");
+    let deletes = section.choice("deletes", &[("skip", Deletes::Skip), ("before", Deletes::Before)]);
     let words = [("json", Word::Json), ("csv", Word::Csv), ("debezium", Word::Debezium), ("raw", Word::Raw)];
     let word = section.choice("format", &words)?;
     if word != Word::Debezium && section.has("deletes") {
@@ -30,7 +31,6 @@ pub(super) fn read_message_format(section: &Section) -> Option<PayloadDefinition
         Word::Csv => (read_columns(section), PayloadFormat::Csv),
         Word::Raw => (read_raw_column(section), PayloadFormat::Raw),
         Word::Debezium => {
-            let deletes = section.choice("deletes", &[("skip", Deletes::Skip), ("before", Deletes::Before)]);
             let columns = read_document_columns(section, DocumentsOf::Stream);
             (columns, PayloadFormat::Debezium { deletes: deletes.unwrap_or(Deletes::Skip) })
         }
@@ -49,8 +49,10 @@ fn read_raw_column(section: &Section) -> Vec<ColumnDefinition> {
 }
 
 /// `[stream.X.metadata]`: what the source and the format say of a message, as columns.
-pub(super) fn read_metadata(parent: &Section, payload: &PayloadDefinition) -> Vec<MetadataDefinition> {
+/// Beside a payload that is too wrong to tell what it would be, only its form is looked at.
+pub(super) fn read_metadata(parent: &Section, payload: Option<&PayloadDefinition>) -> Vec<MetadataDefinition> {
     let Some(section) = parent.section("metadata", "metadata") else { return Vec::new() };
+    let Some(payload) = payload else { return Vec::new() };
     let is_debezium = matches!(payload.format, PayloadFormat::Debezium { .. });
     let of_message = MessageField::ALL.map(|(word, field)| (word, MetadataKind::Message(field)));
     let of_envelope = EnvelopeField::ALL.map(|(word, field)| (word, MetadataKind::Envelope(field)));

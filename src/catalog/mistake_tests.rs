@@ -66,13 +66,9 @@ fn what_later_versions_bring_is_refused() {
     for (text, expected) in [
         (customers("comment = 7"), "3:11: \"comment\" in [lookup.customers] must be a string, not a whole number"),
         (
-            "[stream.s]\ntype = \"kafka\"\ntopic = \"x\"".to_string(),
-            "2:8: type = \"kafka\" in [stream.s] is not available yet (hint: It may be \"generator\", \"push\" or \"file\".)",
-        ),
-        (
-            "[connection.c]\ntype = \"kafka\"\nbrokers = []".to_string(),
-            "2:8: type = \"kafka\" in [connection.c] is not available yet (hint: It may be \"postgres\", \"mysql\", \"sqlite\", \
-             \"redis\", \"http\" or \"files\".)",
+            "[connection.c]\ntype = \"simulated\"".to_string(),
+            "2:8: type = \"simulated\" in [connection.c] is not available yet (hint: It may be \"postgres\", \"mysql\", \"sqlite\", \
+             \"redis\", \"http\", \"files\" or \"kafka\".)",
         ),
         (
             shop("host = \"db\"\nsslmode = \"require\""),
@@ -83,7 +79,10 @@ fn what_later_versions_bring_is_refused() {
                 .to_string(),
             "5:10: follow = true in [stream.s] is not available yet",
         ),
-        (orders("metadata = { a = \"offset\" }"), "3:1: \"metadata\" in [stream.orders] is not available yet"),
+        (
+            orders("metadata = { a = \"offset\" }"),
+            "3:1: \"metadata\" in [stream.orders] does not go with type \"push\" (hint: It goes with type \"kafka\".)",
+        ),
         (
             "[stream.s]\ntype = \"push\"\n[stream.s.columns]\na = { type = \"int\", path = \"$.a\" }".to_string(),
             "4:1: \"a\" in [stream.s.columns] is declared by a table, which does not go here (hint: Write a string: a = \"…\". \
@@ -201,7 +200,10 @@ fn values_out_of_bounds_say_the_bounds() {
 #[test]
 fn what_is_missing_is_named() {
     for (text, expected) in [
-        ("[stream.s]\ncolumns = { a = \"text\" }", "1:9: [stream.s] lacks \"type\""),
+        (
+            "[stream.s]\ncolumns = { a = \"text\" }",
+            "1:9: [stream.s] lacks \"type\" (hint: Write connection = \"…\" for a topic of Kafka, or type = \"push\" and the like.)",
+        ),
         ("[connection.c]\nhost = \"db\"", "1:13: [connection.c] lacks \"type\""),
         (
             "[connection.c]\ntype = \"postgres\"",
@@ -412,7 +414,7 @@ fn references_lead_somewhere() {
 
 #[test]
 fn a_wrong_connection_is_one_problem_and_not_two() {
-    let text = "[lookup.l]\nconnection = \"c\"\ntable = \"x\"\n[connection.c]\ntype = \"kafka\"\n";
+    let text = "[lookup.l]\nconnection = \"c\"\ntable = \"x\"\n[connection.c]\ntype = \"mongodb\"\n";
     assert_eq!(problems(text).len(), 1);
 }
 

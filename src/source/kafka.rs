@@ -80,7 +80,7 @@ impl Source for KafkaSource {
     }
 
     fn choice(&self) -> RangeChoice {
-        let starts = &[StartKind::Latest, StartKind::Earliest, StartKind::Offsets, StartKind::Timestamp];
+        let starts = &[StartKind::Latest, StartKind::Earliest, StartKind::Timestamp, StartKind::Offsets];
         RangeChoice { starts, until: true }
     }
 

@@ -159,7 +159,7 @@ impl ClientContext for ReaderContext {
     fn error(&self, error: KafkaError, reason: &str) {
         // That the last of them is gone says less than why.
         if !matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) {
-            self.health.state().reason = without_client_name(reason).to_string();
+            self.health.state().reason = plain(reason);
         }
     }
 
@@ -171,11 +171,22 @@ impl ClientContext for ReaderContext {
 
 impl ConsumerContext for ReaderContext {}
 
-/// The library begins its reasons with the names of its client and broker, such as `127.0.0.1:9092/1: `, of which the
-/// former says nothing: `[thrd:…]: `.
-fn without_client_name(reason: &str) -> &str {
-    match reason.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: ")) {
-        Some((_, rest)) => rest,
-        None => reason,
+/// What the library says, without what only its authors can use: `GroupCoordinator: 127.0.0.1:9092: Connect to
+/// ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)`.
+fn plain(reason: &str) -> String {
+    let reason = reason.strip_prefix("GroupCoordinator: ").unwrap_or(reason);
+    let reason = reason.rsplit_once(" (after ").map_or(reason, |(plain, _)| plain);
+    reason.replace("ipv4#", "").replace("ipv6#", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_without_the_librarys_own_words() {
+        let reason = "GroupCoordinator: 127.0.0.1:9092: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)";
+        assert_eq!(plain(reason), "127.0.0.1:9092: Connect to 127.0.0.1:9092 failed: Connection refused");
+        assert_eq!(plain("1/1 brokers are down"), "1/1 brokers are down");
     }
 }

@@ -95,10 +95,13 @@ fn start(stream: &str, value: &str, kinds: &[StartKind]) -> Result<Start> {
         let ways = kinds.iter().map(|kind| match kind {
             StartKind::Latest => "'latest'",
             StartKind::Earliest => "'earliest'",
-            StartKind::Offsets => "the offsets of its partitions ('0:42,1:17')",
             StartKind::Timestamp => "a moment ('2026-01-31 12:00:00+00')",
+            StartKind::Offsets => "the offset of each partition ('0:42,1:17')",
         });
-        let ways = ways.collect::<Vec<_>>().join(" or ");
+        let ways = match ways.collect::<Vec<_>>().as_slice() {
+            [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+            ways => ways.join(", "),
+        };
         bad_value("start", value, &format!("Stream \"{stream}\" can start at {ways}."))
     })
 }
