@@ -14,6 +14,8 @@ mod full_cache;
 mod fuzz;
 mod grants;
 mod hearing;
+mod kafka_broker;
+mod kafka_entrance;
 mod mysql;
 mod protocol;
 mod protocol_copy;

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::ClientConfig;
-use rustls::pki_types::CertificateDer;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
+use tokio_rustls::TlsAcceptor;
 
 /// Files that live as long as this.
 pub struct Certificates {
@@ -50,12 +53,41 @@ impl Certificates {
 
     /// A client that trusts the authority and offers these protocols.
     pub fn client(&self, protocols: &[&str]) -> ClientConfig {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let mut config = builder.with_root_certificates(self.authority()).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         config
     }
+
+    /// A server that asks clients for nothing.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        self.serve_with(server().with_no_client_auth())
+    }
+
+    /// A server that lets in who has a certificate of the authority's.
+    pub fn acceptor_of_known_clients(&self) -> TlsAcceptor {
+        let roots = Arc::new(self.authority());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build().unwrap();
+        self.serve_with(server().with_client_cert_verifier(verifier))
+    }
+
+    fn serve_with(&self, builder: ConfigBuilder<ServerConfig, WantsServerCert>) -> TlsAcceptor {
+        let certificate = CertificateDer::from_pem_file(self.path("server.crt")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.path("server.key")).unwrap();
+        TlsAcceptor::from(Arc::new(builder.with_single_cert(vec![certificate], key).unwrap()))
+    }
+
+    fn authority(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
+        roots
+    }
+}
+
+fn server() -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap()
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,12 +13,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 use crate::support::certificate::Certificates;
 
@@ -101,8 +97,7 @@ impl HttpService {
         answering: impl Fn(&Asked) -> Told + Send + Sync + 'static,
     ) -> HttpService {
         let answering: Answering = Arc::new(answering);
-        let tls =
-            certificates.map(|certificates| acceptor(certificates.path("server.crt"), certificates.path("server.key")));
+        let tls = certificates.map(Certificates::acceptor);
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let log = Arc::clone(&asked);
         let (port, connections, serving) = listen(port, move |socket| {
@@ -196,12 +191,4 @@ async fn serve(
         }
     });
     let _ = http1::Builder::new().serve_connection(TokioIo::new(socket), answer).await;
-}
-
-fn acceptor(certificate: PathBuf, key: PathBuf) -> TlsAcceptor {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let certificate = CertificateDer::from_pem_file(certificate).unwrap();
-    let key = PrivateKeyDer::from_pem_file(key).unwrap();
-    TlsAcceptor::from(Arc::new(builder.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap()))
 }

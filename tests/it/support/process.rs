@@ -86,6 +86,11 @@ impl Process {
         self.stdout = None;
     }
 
+    /// Closes its stdin.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
     pub async fn write(&mut self, text: &str) {
         self.stdin.as_mut().expect("stdin is open").write_all(text.as_bytes()).await.unwrap();
     }
