@@ -177,6 +177,7 @@ fn every_file_in_catalogs_can_be_read() {
         "simulated.toml",
         "http.toml",
         "files.toml",
+        "kafka.toml",
     ] {
         let path = folder.join(name);
         let text = std::fs::read_to_string(&path).unwrap();
