@@ -26,6 +26,7 @@ pub enum LineFormat {
 /// [`LineDecoder::read`] until it needs more.
 pub struct LineDecoder {
     schema: SchemaRef,
+    syntax: Syntax,
     splitter: RecordSplitter,
     /// `None` until the header of a csv has come.
     rows: Option<RowDecoder>,
@@ -72,12 +73,29 @@ impl LineDecoder {
             LineFormat::Csv => (Syntax::Csv { quote: b'"', escape: b'"' }, None),
         };
         let splitter = RecordSplitter::new(syntax, LineEnds::Newline);
-        Ok(LineDecoder { schema: schema.clone(), splitter, rows, line: 1 })
+        Ok(LineDecoder { schema: schema.clone(), syntax, splitter, rows, line: 1 })
     }
 
     /// Takes more input.
     pub fn push(&mut self, bytes: &[u8]) {
         self.splitter.push(bytes);
+    }
+
+    /// Takes input of csv up to its header alone, where the rows behind that are not wanted: lines are counted from what is
+    /// pushed next. Nothing is done where there is a header.
+    ///
+    /// # Errors
+    /// As [`LineDecoder::read`].
+    pub fn read_header(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.has_header() {
+            return Ok(());
+        }
+        self.splitter.push(bytes);
+        let Some(record) = self.splitter.next_record()? else { return Ok(()) };
+        let header = record.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(record.bytes);
+        self.rows = Some(RowDecoder::Csv(CsvDecoder::try_new(&self.schema, header)?));
+        self.splitter = RecordSplitter::new(self.syntax, LineEnds::Newline);
+        Ok(())
     }
 
     /// No more input comes: the last line is a row even if no newline ends it.
@@ -121,6 +139,11 @@ impl LineDecoder {
     /// Whether rows can come: of csv, not before its header has.
     pub fn has_header(&self) -> bool {
         self.rows.is_some()
+    }
+
+    /// Whether there is something to take.
+    pub fn has_rows(&self) -> bool {
+        self.rows.as_ref().is_some_and(|rows| !rows.is_empty())
     }
 
     /// The rows since the last call, if there are any.

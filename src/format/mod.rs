@@ -60,6 +60,6 @@ pub enum OnMalformed {
 }
 
 /// The words for a row that cannot be read, wherever it came from; `position` is like `line 7`.
-fn malformed_row(name: &str, position: impl fmt::Display, reason: &str) -> String {
+pub(crate) fn malformed_row(name: &str, position: impl fmt::Display, reason: &str) -> String {
     format!("malformed row in \"{name}\" at {position}: {reason}")
 }

@@ -2,9 +2,11 @@
 
 pub mod exec;
 pub mod file;
+pub mod follow;
 pub mod generator;
 pub mod push;
 mod ring;
+mod tail;
 
 use std::fmt::{Debug, Display};
 
