@@ -17,6 +17,7 @@ use lookaside::format::copy::CopyDecoder;
 use lookaside::format::copy_options::CopyOptions;
 use lookaside::format::csv::CsvDecoder;
 use lookaside::format::json::JsonDecoder;
+use lookaside::format::lines::{LineDecoder, LineFormat, Step};
 use lookaside::pg_type::PgType;
 use lookaside::server::Server;
 use lookaside::server::decode::decode_parameter;
@@ -223,8 +224,15 @@ pub fn decode(bytes: &[u8]) {
         0 => copy("text", pg_type, data),
         1 => copy("csv", pg_type, data),
         2 => copy("binary", pg_type, data),
-        3 => json(pg_type, data),
-        4 => csv(pg_type, data),
+        3 => {
+            json(pg_type, data);
+            lines(LineFormat::Json, pg_type, data);
+        }
+        4 => {
+            csv(pg_type, data);
+            lines(LineFormat::Csv, pg_type, &[b"a,b\n", data].concat());
+            lines(LineFormat::Csv, pg_type, data);
+        }
         5 => parameter(Format::Text, pg_type, data),
         _ => parameter(Format::Binary, pg_type, data),
     }
@@ -264,6 +272,24 @@ fn csv(pg_type: &PgType, data: &[u8]) {
         let _ = decoder.append(record);
     }
     if let Ok(batch) = decoder.finish() {
+        show(&batch);
+    }
+}
+
+/// In two pieces, as they come in the body of a request or in a file that grows.
+fn lines(format: LineFormat, pg_type: &PgType, data: &[u8]) {
+    let Ok(mut decoder) = LineDecoder::try_new(&schema(pg_type), format) else { return };
+    let (first, second) = data.split_at(data.len() / 2);
+    for piece in [Some(first), Some(second), None] {
+        match piece {
+            Some(piece) => decoder.push(piece),
+            None => decoder.finish(),
+        }
+        while let Ok(Step::Malformed(_) | Step::Full) = decoder.read() {
+            let _ = decoder.take();
+        }
+    }
+    if let Ok(Some(batch)) = decoder.take() {
         show(&batch);
     }
 }

@@ -207,23 +207,30 @@ impl Catalog {
     /// # Errors
     /// 42P01 when there is no such stream for him, 42501 when he may only read it, 0A000 when it takes no rows.
     pub fn push_stream(&self, name: &ObjectName, rights: &Rights) -> Result<Arc<PushStream>> {
-        let name = relation_name(name).unwrap_or_default();
+        self.push_stream_named(&relation_name(name).unwrap_or_default(), rights)
+    }
+
+    /// As [`Catalog::push_stream`], by the name as the catalog has it.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn push_stream_named(&self, name: &str, rights: &Rights) -> Result<Arc<PushStream>> {
         let missing = || Err(Error::new(Code::UndefinedTable, format!("relation \"{name}\" does not exist")));
-        if !rights.may_see(&name) {
+        if !rights.may_see(name) {
             return missing();
         }
         let refuse = |what: &str| {
             Err(Error::unsupported(format!("cannot insert into {what} \"{name}\""))
                 .with_hint("Rows can be put into streams of type \"push\"."))
         };
-        match self.relations.get(&name) {
+        match self.relations.get(name) {
             Some(Relation::Stream(stream)) => match &stream.push {
-                Some(push) if rights.write.contains(&name) => Ok(Arc::clone(push)),
+                Some(push) if rights.write.contains(name) => Ok(Arc::clone(push)),
                 Some(_) => Err(Error::new(Code::InsufficientPrivilege, format!("permission denied for stream {name}"))),
                 None => refuse(&format!("{} stream", stream.type_name)),
             },
             Some(Relation::Lookup(_)) => refuse("lookup table"),
-            None if self.view(&name).is_some() => refuse("view"),
+            None if self.view(name).is_some() => refuse("view"),
             None => missing(),
         }
     }

@@ -11,17 +11,12 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::error::{Code, Error, Result};
-use crate::format::csv::CsvDecoder;
-use crate::format::fields::utf8;
-use crate::format::json::JsonDecoder;
+use crate::format::lines::{LineDecoder, LineFormat, Step};
 use crate::format::parquet_file::read_parquet;
-use crate::format::record::{LineEnds, Record, RecordSplitter, Syntax};
-use crate::format::text::ValueError;
-use crate::format::{FileData, FileFormat, OnMalformed};
+use crate::format::{FileData, FileFormat, OnMalformed, malformed_row};
 
 /// How much of a file is read at once.
 const PIECE_BYTES: usize = 64 * 1024;
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads all rows of `data` as the columns of `schema`, in batches of at most 8192 rows. Blocks.
 ///
@@ -45,6 +40,13 @@ pub fn read_all(name: &str, data: &FileData, format: FileFormat, schema: &Schema
                 skipped: &skipped,
                 skipped_here: 0,
                 send: &mut send,
+            };
+            let format = match format {
+                FileFormat::Json => LineFormat::Json,
+                FileFormat::Csv => LineFormat::Csv,
+                FileFormat::Parquet => {
+                    return Err(Error::unsupported(format!("parquet cannot be read from {}", reading.file)));
+                }
             };
             reading.lines(text.as_bytes(), format, schema)?;
         }
@@ -74,7 +76,8 @@ pub fn read_bytes(
         Reading { name, file: file.to_string(), on_malformed, skipped: &skipped, skipped_here: 0, send: &mut send };
     match format {
         FileFormat::Parquet => read_parquet(&mut reading, bytes, schema)?,
-        FileFormat::Json | FileFormat::Csv => reading.lines(bytes.as_ref(), format, schema)?,
+        FileFormat::Json => reading.lines(bytes.as_ref(), LineFormat::Json, schema)?,
+        FileFormat::Csv => reading.lines(bytes.as_ref(), LineFormat::Csv, schema)?,
     }
     Ok(batches)
 }
@@ -98,7 +101,8 @@ pub fn read_rows(
     let mut reading = Reading { name, file: path.display().to_string(), on_malformed, skipped, skipped_here: 0, send };
     let result = match format {
         FileFormat::Parquet => read_parquet(&mut reading, file, schema),
-        FileFormat::Json | FileFormat::Csv => reading.lines(file, format, schema),
+        FileFormat::Json => reading.lines(file, LineFormat::Json, schema),
+        FileFormat::Csv => reading.lines(file, LineFormat::Csv, schema),
     };
     if reading.skipped_here > 0 {
         tracing::warn!(name, file = %reading.file, rows = reading.skipped_here, "malformed rows were skipped");
@@ -130,7 +134,7 @@ impl Reading<'_> {
     /// # Errors
     /// 22P02 under [`OnMalformed::Fail`].
     pub(crate) fn malformed(&mut self, position: impl fmt::Display, reason: &str) -> Result<()> {
-        let message = format!("malformed row in \"{}\" at {position} of {}: {reason}", self.name, self.file);
+        let message = malformed_row(self.name, format_args!("{position} of {}", self.file), reason);
         if self.on_malformed == OnMalformed::Fail {
             return Err(Error::new(Code::InvalidTextRepresentation, message));
         }
@@ -142,40 +146,43 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn lines(&mut self, mut input: impl Read, format: FileFormat, schema: &SchemaRef) -> Result<()> {
-        let syntax = match format {
-            FileFormat::Json => Syntax::Lines,
-            FileFormat::Csv => Syntax::Csv { quote: b'"', escape: b'"' },
-            FileFormat::Parquet => {
-                return Err(Error::unsupported(format!("parquet cannot be read from {}", self.file)));
-            }
-        };
-        let mut decoder = match format {
-            FileFormat::Json => Some(RowDecoder::Json(JsonDecoder::try_new(schema)?)),
-            FileFormat::Csv | FileFormat::Parquet => None,
-        };
-        let mut splitter = RecordSplitter::new(syntax, LineEnds::Newline);
+    fn lines(&mut self, mut input: impl Read, format: LineFormat, schema: &SchemaRef) -> Result<()> {
+        let mut decoder = LineDecoder::try_new(schema, format)?;
         let mut piece = vec![0; PIECE_BYTES];
         let mut is_finished = false;
         while !is_finished {
             let length = self.read(&mut input, &mut piece)?;
             is_finished = length == 0;
             if is_finished {
-                splitter.finish();
+                decoder.finish();
             }
-            splitter.push(&piece[..length]);
-            while let Some(record) = splitter.next_record().map_err(|error| error.with_context(&self.file))? {
-                if !self.record(record, &mut decoder, schema)? {
-                    return Ok(());
-                }
+            decoder.push(&piece[..length]);
+            if !self.read_lines(&mut decoder)? {
+                return Ok(());
             }
         }
-        match decoder {
-            Some(decoder) => {
-                self.flush(decoder)?;
-                Ok(())
+        if !decoder.has_header() {
+            return Err(Error::new(Code::BadCopyFormat, format!("{} has no header line", self.file)));
+        }
+        if let Some(batch) = decoder.take()? {
+            (self.send)(batch);
+        }
+        Ok(())
+    }
+
+    /// Reads what the decoder holds. False: nobody wants more.
+    fn read_lines(&mut self, decoder: &mut LineDecoder) -> Result<bool> {
+        loop {
+            match decoder.read().map_err(|error| error.with_context(&self.file))? {
+                Step::NeedsInput => return Ok(true),
+                Step::Malformed(row) => self.malformed(format_args!("line {}", row.line), &row.reason.message)?,
+                Step::Full => {
+                    let batch = decoder.take()?;
+                    if !batch.is_none_or(|batch| (self.send)(batch)) {
+                        return Ok(false);
+                    }
+                }
             }
-            None => Err(Error::new(Code::BadCopyFormat, format!("{} has no header line", self.file))),
         }
     }
 
@@ -189,80 +196,6 @@ impl Reading<'_> {
                     });
                 }
             }
-        }
-    }
-
-    /// Reads one record, the header where there is no decoder yet. False: nobody wants more.
-    fn record(&mut self, record: Record<'_>, decoder: &mut Option<RowDecoder>, schema: &SchemaRef) -> Result<bool> {
-        let mut bytes = record.bytes;
-        if record.first_line == 1 {
-            bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-        }
-        let Some(rows) = decoder else {
-            let csv = CsvDecoder::try_new(schema, bytes).map_err(|error| error.with_context(&self.file))?;
-            *decoder = Some(RowDecoder::Csv(csv));
-            return Ok(true);
-        };
-        if rows.is_blank(bytes) {
-            return Ok(true);
-        }
-        if let Err(error) = rows.append(bytes) {
-            self.malformed(format_args!("line {}", record.first_line), &error.message)?;
-        }
-        if !rows.is_full() {
-            return Ok(true);
-        }
-        let batch = rows.finish()?;
-        Ok((self.send)(batch))
-    }
-
-    fn flush(&mut self, mut decoder: RowDecoder) -> Result<bool> {
-        if decoder.is_empty() {
-            return Ok(true);
-        }
-        let batch = decoder.finish()?;
-        Ok((self.send)(batch))
-    }
-}
-
-enum RowDecoder {
-    Json(JsonDecoder),
-    Csv(CsvDecoder),
-}
-
-impl RowDecoder {
-    fn append(&mut self, record: &[u8]) -> Result<(), ValueError> {
-        match self {
-            RowDecoder::Json(decoder) => decoder.append(utf8(record)?),
-            RowDecoder::Csv(decoder) => decoder.append(record),
-        }
-    }
-
-    fn is_blank(&self, record: &[u8]) -> bool {
-        match self {
-            RowDecoder::Json(_) => record.trim_ascii().is_empty(),
-            RowDecoder::Csv(decoder) => decoder.is_blank(record),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            RowDecoder::Json(decoder) => decoder.is_empty(),
-            RowDecoder::Csv(decoder) => decoder.is_empty(),
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        match self {
-            RowDecoder::Json(decoder) => decoder.is_full(),
-            RowDecoder::Csv(decoder) => decoder.is_full(),
-        }
-    }
-
-    fn finish(&mut self) -> Result<RecordBatch> {
-        match self {
-            RowDecoder::Json(decoder) => decoder.finish(),
-            RowDecoder::Csv(decoder) => decoder.finish(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `record.rs` finds where records end, `fields.rs` takes them apart, and `json.rs`, `csv.rs` and `copy.rs` read rows
 //! (`copy_binary.rs` with `binary.rs`) with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs` with `time_zone.rs`, `interval.rs`, `literal.rs`). `settings.rs` is what a session says
-//! of both. `row.rs` collects the rows, `message.rs` reads messages one by one, among them the changes that `debezium.rs` knows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
+//! of both. `row.rs` collects the rows, `lines.rs` reads them out of pieces that come one by one, `message.rs` reads messages one by one, among them the changes that `debezium.rs` knows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
 //! not wait put it on a thread of its own.
 
 pub(crate) mod binary;
@@ -17,6 +17,7 @@ mod file;
 pub(crate) mod interval;
 pub mod json;
 pub mod json_path;
+pub mod lines;
 pub(crate) mod literal;
 pub mod message;
 pub(crate) mod number;
@@ -27,6 +28,7 @@ pub mod settings;
 pub mod text;
 pub(crate) mod time_zone;
 
+use std::fmt;
 use std::path::PathBuf;
 
 pub use file::{read_all, read_bytes, read_rows};
@@ -57,4 +59,9 @@ pub enum OnMalformed {
     Fail,
     /// It is dropped, counted and logged.
     Skip,
+}
+
+/// The words for a row that cannot be read, wherever it came from; `position` is like `line 7`.
+pub(crate) fn malformed_row(name: &str, position: impl fmt::Display, reason: &str) -> String {
+    format!("malformed row in \"{name}\" at {position}: {reason}")
 }

@@ -1,4 +1,4 @@
-//! `/metrics`, `/health` and `/ready` over HTTP/1, for who watches the server. Nothing here changes anything.
+//! HTTP/1: `/metrics`, `/health` and `/ready` for who watches the server, and `/streams/NAME` for who brings rows.
 //!
 //! Where users are declared, it is one of them who asks (Basic), unless the catalog opens the page.
 
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -23,6 +24,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Shared;
+use super::http_push::{self, Intake};
+use super::http_upload::Upload;
 use super::metrics::metrics_text;
 use super::wire::Transport;
 use super::{ACCEPT_PAUSE, Server, bind, local_address, log_panic};
@@ -38,12 +41,19 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// Answers requests about one server.
 pub struct HttpServer {
     listener: TcpListener,
+    site: Site,
+}
+
+/// What all connections share.
+#[derive(Clone)]
+struct Site {
     shared: Shared,
+    intake: Arc<Intake>,
 }
 
 impl HttpServer {
@@ -52,7 +62,9 @@ impl HttpServer {
     /// # Errors
     /// As [`Server::bind`].
     pub async fn bind(server: &Server, listen: &str) -> Result<HttpServer> {
-        Ok(HttpServer { listener: bind(listen, server.shared.catalog()).await?, shared: server.shared.clone() })
+        let listener = bind(listen, server.shared.catalog()).await?;
+        let site = Site { shared: server.shared.clone(), intake: Arc::new(Intake::new(listen)) };
+        Ok(HttpServer { listener, site })
     }
 
     /// Where clients connect.
@@ -75,9 +87,9 @@ impl HttpServer {
             tokio::select! {
                 (accepted, place) = accepted => match accepted {
                     Ok((socket, address)) => {
-                        let (shared, stop) = (self.shared.clone(), stop.clone());
+                        let (site, stop) = (self.site.clone(), stop.clone());
                         clients.spawn(async move {
-                            serve(socket, address.ip(), shared, stop).await;
+                            serve(socket, address.ip(), site, stop).await;
                             drop(place);
                         });
                     }
@@ -102,19 +114,27 @@ impl HttpServer {
 }
 
 /// With TLS, if the server has a certificate: then there is nothing without.
-async fn serve(socket: TcpStream, address: IpAddr, shared: Shared, stop: CancellationToken) {
-    let Some(tls) = &shared.tls else { return serve_requests(socket, address, shared, stop).await };
+async fn serve(socket: TcpStream, address: IpAddr, site: Site, stop: CancellationToken) {
+    let Some(tls) = &site.shared.tls else { return serve_requests(socket, address, site, stop).await };
     match tokio::time::timeout(HEAD_TIMEOUT, tls.http.accept(socket)).await {
-        Ok(Ok(socket)) => serve_requests(socket, address, shared, stop).await,
+        Ok(Ok(socket)) => serve_requests(socket, address, site, stop).await,
         Ok(Err(error)) => tracing::debug!(%error, %address, "no TLS"),
         Err(_) => {}
     }
 }
 
-async fn serve_requests(socket: impl Transport, address: IpAddr, shared: Shared, stop: CancellationToken) {
+async fn serve_requests(socket: impl Transport, address: IpAddr, site: Site, stop: CancellationToken) {
     let service = service_fn(|request: Request<Incoming>| {
-        let shared = &shared;
-        async move { Ok::<_, Infallible>(answer(shared, address, &request).await) }
+        let site = &site;
+        async move {
+            let (head, body) = request.into_parts();
+            let mut upload = Upload::new(&head, body);
+            let answer = answer(site, address, &head, &mut upload).await;
+            if answer.status() != StatusCode::REQUEST_TIMEOUT && !site.shared.shutdown.is_cancelled() {
+                upload.drain().await;
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -162,16 +182,22 @@ impl Page {
     }
 }
 
-async fn answer(shared: &Shared, address: IpAddr, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let page = Page::at(request.uri().path());
+async fn answer(site: &Site, address: IpAddr, head: &Parts, upload: &mut Upload<Incoming>) -> Response<Full<Bytes>> {
+    let shared = &site.shared;
+    let page = Page::at(head.uri.path());
     let open = page.is_some_and(|page| page.is_open(shared)) || shared.accounts.are_open();
-    let rights = match visitor(shared, address, request.headers()).await {
+    let rights = match visitor(shared, address, &head.headers).await {
         Some(rights) => Some(rights),
         None if open => None,
         None => return unauthorized(),
     };
+    if let Some(stream) = http_push::stream_name(head.uri.path()) {
+        // It is no page that the catalog could open: nobody has said who he is only where nobody has to.
+        let rights = rights.unwrap_or_else(|| Arc::new(Rights::all()));
+        return http_push::answer(&site.intake, shared, &rights, &stream, (head, upload)).await;
+    }
     let Some(page) = page else { return response(StatusCode::NOT_FOUND, TEXT, "not found\n".into()) };
-    if ![Method::GET, Method::HEAD].contains(request.method()) {
+    if ![Method::GET, Method::HEAD].contains(&head.method) {
         let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "method not allowed\n".into());
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
@@ -241,7 +267,7 @@ fn readiness(shared: &Shared, rights: Option<&Rights>) -> Response<Full<Bytes>> 
     response(status, JSON, format!("{told}\n"))
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+pub(super) fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

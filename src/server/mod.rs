@@ -7,7 +7,8 @@
 //! `copy_in.rs` takes rows from it; `wire.rs` is its socket, `frame.rs` finds the ends of messages, and `stop.rs` is all
 //! that may stop a statement from outside.
 //!
-//! `http.rs` answers what monitoring asks, with the numbers of `metrics.rs`.
+//! `http.rs` answers what monitoring asks, with the numbers of `metrics.rs`, and `http_push.rs` takes rows: `http_site.rs`
+//! tells programs from foreign pages, `http_upload.rs` reads bodies, `http_refusal.rs` says why not.
 //!
 //! Values on the wire: `encode.rs` makes DataRow messages of record batches (`encode_column.rs` prepares one
 //! writer a column; `encode_text.rs`, `encode_time.rs`, `float.rs` and `numeric.rs` write single values), `encode_copy.rs`
@@ -35,6 +36,10 @@ mod extended;
 mod float;
 mod frame;
 pub mod http;
+mod http_push;
+mod http_refusal;
+mod http_site;
+mod http_upload;
 mod listen;
 mod login;
 mod metrics;

@@ -4,6 +4,7 @@
 
 pub mod exec;
 pub mod file;
+pub mod follow;
 pub mod generator;
 pub mod kafka;
 pub mod kafka_connection;
@@ -14,6 +15,7 @@ pub mod kafka_token;
 pub mod progress;
 pub mod push;
 mod ring;
+mod tail;
 
 use std::fmt;
 use std::fmt::{Debug, Display};

@@ -14,6 +14,7 @@ mod full_cache;
 mod fuzz;
 mod grants;
 mod hearing;
+mod http_push;
 mod kafka_broker;
 mod kafka_entrance;
 mod mysql;
