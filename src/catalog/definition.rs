@@ -8,6 +8,7 @@ use std::time::Duration;
 pub use super::access::{GrantDefinition, ListenDefinition, ServerDefinition, TlsDefinition, UserDefinition};
 pub use crate::format::debezium::{Deletes, EnvelopeField};
 pub use crate::format::json_path::JsonPath;
+pub use crate::format::lines::LineFormat;
 pub use crate::format::{FileData, FileFormat, OnMalformed};
 use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
@@ -90,6 +91,8 @@ pub enum StreamKind {
         format: FileFormat,
         /// Empty for parquet, whose files name their columns.
         columns: Vec<ColumnDefinition>,
+        /// How its lines are read as it grows; `None`: it is read whole.
+        follow: Option<LineFormat>,
     },
     Kafka(KafkaTopic),
 }

@@ -233,7 +233,7 @@ fn streams_are_read_with_their_defaults_and_the_order_of_their_columns() {
     assert_eq!(types, [("id", "bigint".to_string(), false), ("amount", "numeric(12,2)".to_string(), true)]);
 
     assert_eq!(file.on_malformed, OnMalformed::Skip);
-    let StreamKind::File { path, format, columns } = &file.kind else { panic!("{file:?}") };
+    let StreamKind::File { path, format, columns, follow: None } = &file.kind else { panic!("{file:?}") };
     assert_eq!((path.as_path(), *format, columns.len()), (Path::new("conf/data/c.json"), FileFormat::Json, 1));
 }
 

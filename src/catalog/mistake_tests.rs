@@ -75,9 +75,8 @@ fn what_later_versions_bring_is_refused() {
             "4:11: sslmode = \"require\" in [connection.shop] is not available yet (hint: It may be \"disable\" or \"verify-full\".)",
         ),
         (
-            "[stream.s]\ntype = \"file\"\npath = \"x\"\nformat = \"json\"\nfollow = true\ncolumns = { a = \"text\" }"
-                .to_string(),
-            "5:10: follow = true in [stream.s] is not available yet",
+            "[stream.s]\ntype = \"file\"\npath = \"x\"\nformat = \"parquet\"\nfollow = true".to_string(),
+            "5:10: follow = true in [stream.s] does not go with format = \"parquet\" (hint: A parquet file does not grow: its end is written last.)",
         ),
         (
             orders("metadata = { a = \"offset\" }"),

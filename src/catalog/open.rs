@@ -22,7 +22,8 @@ use crate::format::message::MessageFormat;
 use crate::format::{self, FileData, FileFormat};
 use crate::lookup::policy::{CachePolicy, PartialCache, ToldBy};
 use crate::lookup::{LastError, LookupTable};
-use crate::source::file::FileSource;
+use crate::source::file::{FileSource, FollowedSource};
+use crate::source::follow::FollowedFile;
 use crate::source::generator::{GeneratorConfig, GeneratorSource};
 use crate::source::kafka::{KafkaSource, KafkaStream};
 use crate::source::kafka_connection::KafkaConnection;
@@ -295,7 +296,12 @@ fn open_stream(definition: &StreamDefinition, connections: &BTreeMap<String, Con
             let push = PushStream::new(name, schema, retain_rows.get(), retain_bytes, slow_reader);
             ("push", StreamSource::Push(Arc::new(push)))
         }
-        StreamKind::File { path, format, columns } => {
+        StreamKind::File { path, columns, follow: Some(format), .. } => {
+            let (schema, on_malformed) = (schema_of(&columns), definition.on_malformed);
+            let file = FollowedFile { name, path, format, schema, on_malformed };
+            ("file", StreamSource::Known(Arc::new(FollowedSource::new(file))))
+        }
+        StreamKind::File { path, format, columns, follow: None } => {
             let schema = (!columns.is_empty()).then(|| schema_of(&columns));
             let source = FileSource::try_new(name, path, format, schema, definition.on_malformed)?;
             ("file", StreamSource::Known(Arc::new(source)))

@@ -8,6 +8,7 @@ use super::definition::{ColumnDefinition, FileFormat, OnMalformed, SlowReader, S
 use super::kafka_section::read_kafka_stream;
 use super::problem::Complaint;
 use super::section::Section;
+use crate::format::lines::LineFormat;
 
 const RETAIN_ROWS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 const RETAIN_BYTES: u64 = 64 << 20;
@@ -100,14 +101,23 @@ fn read_push(section: &Section) -> StreamKind {
 }
 
 fn read_file(section: &Section) -> Option<StreamKind> {
-    if section.flag("follow") == Some(true) {
-        let complaint = Complaint::new(format!("follow = true in {} is not available yet", section.title));
-        section.complain_of("follow", complaint);
-    }
     section.require("path");
     let path = section.path("path");
+    let follow = section.flag("follow").unwrap_or(false);
     let (format, columns) = read_format(section)?;
-    Some(StreamKind::File { path: path?, format, columns })
+    let follow = match (follow, format) {
+        (false, _) => None,
+        (true, FileFormat::Json) => Some(LineFormat::Json),
+        (true, FileFormat::Csv) => Some(LineFormat::Csv),
+        (true, FileFormat::Parquet) => {
+            let complaint =
+                Complaint::new(format!("follow = true in {} does not go with format = \"parquet\"", section.title));
+            section
+                .complain_of("follow", complaint.with_hint("A parquet file does not grow: its end is written last."));
+            None
+        }
+    };
+    Some(StreamKind::File { path: path?, format, columns, follow })
 }
 
 /// The keys `format` and `columns` of a file.

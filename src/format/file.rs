@@ -199,7 +199,3 @@ impl Reading<'_> {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "file_tests.rs"]
-mod tests;

@@ -35,7 +35,7 @@ const LARGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The rows of one request in memory, which may be larger than its body.
 const MAX_ROWS_BYTES: u64 = 256 << 20;
 
-const CONTENT_TYPES: &str = "application/x-ndjson, application/jsonl, text/csv";
+const CONTENT_TYPES: &str = "application/x-ndjson, application/jsonl, application/json, text/csv";
 
 /// What all requests that bring rows share.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ fn busy() -> Refusal {
 fn line_format(headers: &HeaderMap) -> Result<LineFormat, Refusal> {
     let refuse = |message: String| {
         let error = Error::unsupported(message).with_hint(
-            "Send application/x-ndjson (or application/jsonl), one JSON object a line, or text/csv with a header line.",
+            "Send application/x-ndjson (or application/jsonl, application/json), one JSON object a line, or text/csv with a header line.",
         );
         Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error).with_header(ACCEPT, CONTENT_TYPES))
     };
@@ -146,7 +146,8 @@ fn line_format(headers: &HeaderMap) -> Result<LineFormat, Refusal> {
     let content_type = String::from_utf8_lossy(content_type.as_bytes());
     let mut parts = content_type.split(';').map(str::trim);
     let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-        "application/x-ndjson" | "application/jsonl" => LineFormat::Json,
+        // Who sends one object, or lines of them, often calls it JSON.
+        "application/x-ndjson" | "application/jsonl" | "application/json" => LineFormat::Json,
         "text/csv" => LineFormat::Csv,
         other => return refuse(format!("content type \"{other}\" is not accepted")),
     };

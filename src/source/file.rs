@@ -1,4 +1,4 @@
-//! A file, read whole from its beginning by each reader, off the async threads.
+//! A file: read whole from its beginning by each reader, off the async threads, or followed as it grows.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,10 +8,12 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::stream::{RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter};
+use futures::stream;
 
+use super::follow::{FollowedFile, Follower};
 use super::progress::Progress;
-use super::{Range, RangeChoice, Reading, Source};
+use super::{Range, RangeChoice, Reading, Source, Start, StartKind};
 use crate::error::{Code, Error, Result};
 use crate::format::{FileFormat, OnMalformed, parquet_schema, read_rows};
 
@@ -112,5 +114,71 @@ impl fmt::Debug for FileSource {
             .field("name", &self.file.name)
             .field("path", &self.file.path)
             .finish_non_exhaustive()
+    }
+}
+
+/// A file that others append to.
+pub struct FollowedSource {
+    file: Arc<FollowedFile>,
+    progress: Arc<Progress>,
+}
+
+impl FollowedSource {
+    /// The file need not be there yet.
+    pub fn new(file: FollowedFile) -> Self {
+        FollowedSource { file: Arc::new(file), progress: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Source for FollowedSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.file.schema)
+    }
+
+    fn choice(&self) -> RangeChoice {
+        RangeChoice { starts: &[StartKind::Earliest, StartKind::Latest], until: false }
+    }
+
+    fn is_bounded(&self, _range: &Range) -> bool {
+        false
+    }
+
+    fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    async fn found(&self) -> Result<String> {
+        Ok(match tokio::fs::metadata(&self.file.path).await {
+            Ok(_) => self.to_string(),
+            Err(error) => format!("{self}; warning: {}: {error}", self.file.path.display()),
+        })
+    }
+
+    async fn open(&self, reading: Reading) -> Result<SendableRecordBatchStream> {
+        let Reading { range, projection, reader, .. } = reading;
+        let schema = Arc::new(self.schema().project(&projection)?);
+        let follower = match range.start {
+            Start::Latest => Follower::from_end(Arc::clone(&self.file)).await?,
+            _ => Follower::from_beginning(Arc::clone(&self.file)).await?,
+        };
+        let batches = stream::try_unfold((follower, reader, projection), |(mut follower, reader, projection)| async {
+            let progress = reader.progress();
+            let batch = follower.next(progress.skipped()).await.inspect_err(|error| progress.note(error))?;
+            Ok::<_, DataFusionError>(Some((batch.project(&projection)?, (follower, reader, projection))))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+    }
+}
+
+impl fmt::Display for FollowedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("file")
+    }
+}
+
+impl fmt::Debug for FollowedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FollowedSource").field("file", &self.file).finish_non_exhaustive()
     }
 }

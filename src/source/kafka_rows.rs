@@ -11,10 +11,10 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use super::kafka::KafkaStream;
 use super::progress::Progress;
 use crate::error::{Code, Error, Result};
-use crate::format::OnMalformed;
 use crate::format::fields::utf8;
 use crate::format::message::{MessageDecoder, MessageFormat, malformed};
 use crate::format::text::{ColumnBuilder, Value, ValueError};
+use crate::format::{OnMalformed, malformed_row};
 use crate::pg_type::PgType;
 
 /// Most messages of which a batch is made: one that fills up delays its first row by the time of its last.
@@ -238,9 +238,8 @@ impl MessageRows {
         }
         let KafkaStream { name, topic, on_malformed, .. } = self.stream.as_ref();
         let (partition, offset, reason) = (message.partition(), message.offset(), &error.message);
-        let text =
-            format!("malformed row in \"{name}\" at partition {partition} offset {offset} of topic {topic}: {reason}");
-        let error = Error::new(Code::InvalidTextRepresentation, text);
+        let position = format_args!("partition {partition} offset {offset} of topic {topic}");
+        let error = Error::new(Code::InvalidTextRepresentation, malformed_row(name, position, reason));
         if *on_malformed == OnMalformed::Fail {
             return Err(error);
         }

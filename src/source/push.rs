@@ -1,4 +1,4 @@
-//! `push`: rows that clients put in with INSERT and COPY. In memory only; every reader has a position of its own.
+//! `push`: rows that clients put in with INSERT, COPY and POST. In memory only; every reader has a position of its own.
 //!
 //! Two waits, each on one [`Notify`]: readers wait for `appended`, writers (only with [`SlowReader::Wait`]) for
 //! `advanced`. Both enroll before they look, so that no wake-up falls between the look and the wait.

@@ -10,6 +10,7 @@ mod commands;
 mod conformance;
 mod differential;
 mod failure;
+mod file_follow;
 mod full_cache;
 mod fuzz;
 mod grants;
