@@ -29,6 +29,8 @@ mod soak_changes;
 mod soak_connections;
 mod soak_memory;
 mod soak_outage;
+mod source_kafka;
+mod source_kafka_failure;
 mod store_files;
 mod store_http;
 mod store_http_failure;
