@@ -31,6 +31,7 @@ mod soak_memory;
 mod soak_outage;
 mod source_kafka;
 mod source_kafka_failure;
+mod source_kafka_malformed;
 mod store_files;
 mod store_http;
 mod store_http_failure;
