@@ -3,8 +3,10 @@
 //!
 //! How this broker differs from Kafka, as far as tests meet it: it keeps everything in memory and writes it to a file
 //! within a second and when it is told to stop, so that [`KafkaBroker::kill`] takes back the newest messages; it answers
-//! a fetch with all there is up to the end, whatever the client asked for; it forgets the sequences of producers when it
-//! is started again, which ends idempotent ones.
+//! a fetch with all there is up to the end, whatever the client asked for, so that a client that is more than 100 MB behind
+//! gets nothing (compressed messages count as such); it forgets the sequences of producers when it is started again,
+//! which ends idempotent ones; of a producer that has aborted a transaction, it tells readers that stand behind that to leave
+//! out the next one too.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
