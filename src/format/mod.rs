@@ -2,9 +2,19 @@
 //!
 //! `record.rs` finds where records end, `fields.rs` takes them apart, and `json.rs`, `csv.rs` and `copy.rs` read rows
 //! (`copy_binary.rs` with `binary.rs`) with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs` with `time_zone.rs`, `interval.rs`, `literal.rs`). `settings.rs` is what a session says
-//! of both. `row.rs` collects the rows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
+//! of both. `avro.rs` reads Avro's messages with the other `avro_*.rs`, beginning with `avro_schema.rs`. `row.rs` collects the rows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
 //! not wait put it on a thread of its own.
 
+pub mod avro;
+pub mod avro_column;
+mod avro_default;
+mod avro_json;
+mod avro_parser;
+mod avro_plan;
+mod avro_resolve;
+pub mod avro_schema;
+mod avro_value;
+mod avro_wire;
 pub(crate) mod binary;
 pub mod copy;
 pub mod copy_binary;
