@@ -1,9 +1,11 @@
-//! Where a stream's rows come from: one file a source, all behind [`Source`].
+//! Where a stream's rows come from: one file a source, all behind [`Source`]. `registry.rs` is where the schemas of
+//! messages come from.
 
 pub mod exec;
 pub mod file;
 pub mod generator;
 pub mod push;
+pub mod registry;
 mod ring;
 
 use std::fmt::{Debug, Display};

@@ -21,6 +21,7 @@ mod protocol_stop;
 mod psql;
 mod psql_catalog;
 mod questions;
+mod registry;
 mod slt;
 mod soak;
 mod soak_changes;
