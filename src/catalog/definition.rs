@@ -84,7 +84,7 @@ pub enum StreamKind {
     File {
         path: PathBuf,
         format: FileFormat,
-        /// Empty for parquet, whose files name their columns.
+        /// Empty for parquet and avro, whose files name their columns.
         columns: Vec<ColumnDefinition>,
     },
 }
@@ -133,7 +133,7 @@ pub enum LookupKind {
     File {
         data: FileData,
         format: FileFormat,
-        /// Empty for parquet, whose files name their columns.
+        /// Empty for parquet and avro, whose files name their columns.
         columns: Vec<ColumnDefinition>,
     },
     Simulated(SimulatedConfig),

@@ -267,7 +267,7 @@ async fn open_file(
         };
         let schema = match (declared, &path) {
             (Some(schema), _) => schema,
-            (None, Some(path)) => format::parquet_schema(path)?,
+            (None, Some(path)) => format::file_schema(path, file_format)?,
             (None, None) => return Err(Error::internal("an embedded file without columns")),
         };
         let shown = path.as_ref().map_or_else(|| name.clone(), |path| path.display().to_string());

@@ -71,23 +71,28 @@ fn read_file(section: &Section) -> Option<StreamKind> {
     Some(StreamKind::File { path: path?, format, columns })
 }
 
+/// The formats of files, as the catalog names them.
+pub(super) const FILE_FORMATS: [(&str, FileFormat); 4] = [
+    ("json", FileFormat::Json),
+    ("csv", FileFormat::Csv),
+    ("parquet", FileFormat::Parquet),
+    ("avro", FileFormat::Avro),
+];
+
 /// The keys `format` and `columns` of a file.
 pub(super) fn read_format(section: &Section) -> Option<(FileFormat, Vec<ColumnDefinition>)> {
     section.require("format");
-    let formats = [("json", FileFormat::Json), ("csv", FileFormat::Csv), ("parquet", FileFormat::Parquet)];
-    let format = section.choice("format", &formats)?;
-    let columns = match format {
-        FileFormat::Json | FileFormat::Csv => read_columns(section),
-        FileFormat::Parquet if section.has("columns") => {
-            let inner = section.title_of("columns");
-            let complaint = Complaint::new(format!("{inner} does not go with format = \"parquet\""));
-            section.complain_of(
-                "columns",
-                complaint.with_hint("A parquet file names its columns and their types itself."),
-            );
-            Vec::new()
-        }
-        FileFormat::Parquet => Vec::new(),
+    let format = section.choice("format", &FILE_FORMATS)?;
+    let (name, file) = match format {
+        FileFormat::Json | FileFormat::Csv => return Some((format, read_columns(section))),
+        FileFormat::Parquet => ("parquet", "A parquet file"),
+        FileFormat::Avro => ("avro", "An avro file"),
     };
-    Some((format, columns))
+    if section.has("columns") {
+        let inner = section.title_of("columns");
+        let complaint = Complaint::new(format!("{inner} does not go with format = \"{name}\""));
+        let hint = format!("{file} names its columns and their types itself.");
+        section.complain_of("columns", complaint.with_hint(hint));
+    }
+    Some((format, Vec::new()))
 }

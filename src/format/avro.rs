@@ -17,7 +17,7 @@ use crate::format::avro_plan::{Plan, Target, Wanted};
 use crate::format::avro_schema::AvroSchema;
 use crate::format::avro_wire::{Cursor, malformed};
 use crate::format::row::RowBuilder;
-use crate::format::text::ValueError;
+use crate::format::text::{Value, ValueError};
 
 /// How many writers' schemas are kept at once.
 const MAX_WRITERS: usize = 1000;
@@ -127,7 +127,25 @@ impl AvroDecoder {
         if cursor.left() > 0 {
             return Err(malformed(format!("{} bytes are left over behind the message's values", cursor.left())).into());
         }
-        Ok(self.rows.append(values, message.len())?)
+        let bytes = input_bytes(&values, message.len());
+        Ok(self.rows.append(values, bytes)?)
+    }
+
+    /// Appends the first of the rows that stand one behind the other in `rows`, written with the reader's schema. Where the
+    /// next one begins is told for a malformed row as well, unless its end cannot be found.
+    pub(crate) fn append_first(&mut self, rows: &[u8]) -> (Option<usize>, Result<(), ValueError>) {
+        let mut cursor = Cursor::new(rows);
+        match self.own.read(&mut cursor, &self.targets) {
+            Ok(values) => {
+                let bytes = input_bytes(&values, cursor.position());
+                (Some(cursor.position()), self.rows.append(values, bytes))
+            }
+            Err(error) => {
+                let mut cursor = Cursor::new(rows);
+                let end = self.own.skip(&mut cursor).ok().map(|()| cursor.position());
+                (end, Err(error))
+            }
+        }
     }
 
     /// Rows since the last [`AvroDecoder::finish`].
@@ -148,6 +166,12 @@ impl AvroDecoder {
     pub fn finish(&mut self) -> Result<RecordBatch> {
         self.rows.finish()
     }
+}
+
+/// What a row counts of its batch: names of fields and defaults are in no message.
+fn input_bytes(values: &[Option<Value<'_>>], message_bytes: usize) -> usize {
+    let text = |value: &Value<'_>| if let Value::Text(text) = value { text.len() } else { 0 };
+    values.iter().flatten().map(text).sum::<usize>().max(message_bytes)
 }
 
 /// The number of the writer's schema and what it wrote.

@@ -67,6 +67,8 @@ enum Step {
 pub(crate) struct Plan {
     resolved: Resolved,
     root: Step,
+    /// How to pass over a message.
+    skip: NodeId,
 }
 
 impl Plan {
@@ -80,7 +82,16 @@ impl Plan {
     ) -> Result<Plan, String> {
         let mut planner = Planner { resolver: Resolver::new(writer, reader), targets };
         let root = planner.step(writer.root(), reader.root(), wanted, 0)?;
-        Ok(Plan { resolved: planner.resolver.finish(), root })
+        let skip = planner.resolver.skipped(writer.root(), 0)?;
+        Ok(Plan { resolved: planner.resolver.finish(), root, skip })
+    }
+
+    /// Passes over a message, to where the next one begins.
+    ///
+    /// # Errors
+    /// 22P02 if its end cannot be found.
+    pub(crate) fn skip(&self, cursor: &mut Cursor<'_>) -> Result<(), ValueError> {
+        self.resolved.skip(self.skip, cursor, 0)
     }
 
     /// Reads a message's values, one for each column.
@@ -282,7 +293,8 @@ impl Planner<'_> {
         let reader = self.resolver.reader;
         let mut planner = Planner { resolver: Resolver::new(reader, reader), targets: self.targets };
         let root = planner.step(avro_type, avro_type, wanted, depth + 1)?;
-        let plan = Plan { resolved: planner.resolver.finish(), root };
+        let skip = planner.resolver.skipped(avro_type, depth)?;
+        let plan = Plan { resolved: planner.resolver.finish(), root, skip };
         let values = plan.read(&mut Cursor::new(bytes), self.targets).map_err(|error| error.message)?;
         for (column, value) in values.into_iter().enumerate() {
             if let Some(value) = value {

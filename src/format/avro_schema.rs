@@ -149,6 +149,13 @@ impl AvroSchema {
         }
     }
 
+    pub(crate) fn has_field(&self, name: &str) -> bool {
+        match self.get(self.root) {
+            AvroType::Record(record) => record.fields.iter().any(|field| field.name == name),
+            _ => false,
+        }
+    }
+
     pub(crate) fn root(&self) -> TypeId {
         self.root
     }

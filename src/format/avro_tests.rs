@@ -528,6 +528,18 @@ fn schemas_too_large_to_compare_are_refused() {
 }
 
 #[test]
+fn a_batch_is_full_by_what_it_holds_and_not_by_what_came() {
+    let long = "x".repeat((1 << 20) - 10);
+    let reader = schema(&format!(r#"{{"name": "a", "type": "string", "default": "{long}"}}"#));
+    let mut decoder = decoder_of(&reader, &[], Framing::Confluent);
+    decoder.add_writer(1, &parsed(&schema("")));
+    while !decoder.is_full() {
+        decoder.append(&framed(1, &[])).unwrap();
+    }
+    assert_eq!(decoder.len(), 17);
+}
+
+#[test]
 fn after_a_malformed_message_the_rows_are_whole() {
     let two = schema(r#"{"name": "a", "type": "int"}, {"name": "b", "type": {"type": "array", "items": "string"}}"#);
     let mut decoder = decoder_of(&two, &[], Framing::Plain);
@@ -583,6 +595,10 @@ fn any_bytes_are_read_or_refused() {
         // Small numbers choose branches that exist, and lengths that fit.
         if round % 2 == 0 {
             message.iter_mut().for_each(|byte| *byte %= 8);
+        }
+        let (next, result) = whole.append_first(&message);
+        if let (Some(next), Ok(())) = (next, result) {
+            whole.append(&message[..next]).unwrap();
         }
         // As many zeros as the values still need.
         for _ in 0..8 {

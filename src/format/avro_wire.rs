@@ -36,6 +36,11 @@ impl<'a> Cursor<'a> {
         Cursor { message, at: 0, items: 0, records: 0 }
     }
 
+    /// How many bytes have been read.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
     pub(crate) fn left(&self) -> usize {
         self.message.len() - self.at
     }

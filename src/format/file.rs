@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,10 +11,11 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::error::{Code, Error, Result};
+use crate::format::avro_file::{avro_schema, read_avro};
 use crate::format::csv::CsvDecoder;
 use crate::format::fields::utf8;
 use crate::format::json::JsonDecoder;
-use crate::format::parquet_file::read_parquet;
+use crate::format::parquet_file::{parquet_schema, read_parquet};
 use crate::format::record::{LineEnds, Record, RecordSplitter, Syntax};
 use crate::format::text::ValueError;
 use crate::format::{FileData, FileFormat, OnMalformed};
@@ -74,6 +75,7 @@ pub fn read_bytes(
         Reading { name, file: file.to_string(), on_malformed, skipped: &skipped, skipped_here: 0, send: &mut send };
     match format {
         FileFormat::Parquet => read_parquet(&mut reading, bytes, schema)?,
+        FileFormat::Avro => read_avro(&mut reading, bytes.as_ref(), schema)?,
         FileFormat::Json | FileFormat::Csv => reading.lines(bytes.as_ref(), format, schema)?,
     }
     Ok(batches)
@@ -98,12 +100,42 @@ pub fn read_rows(
     let mut reading = Reading { name, file: path.display().to_string(), on_malformed, skipped, skipped_here: 0, send };
     let result = match format {
         FileFormat::Parquet => read_parquet(&mut reading, file, schema),
+        FileFormat::Avro => read_avro(&mut reading, BufReader::new(file), schema),
         FileFormat::Json | FileFormat::Csv => reading.lines(file, format, schema),
     };
     if reading.skipped_here > 0 {
         tracing::warn!(name, file = %reading.file, rows = reading.skipped_here, "malformed rows were skipped");
     }
     result
+}
+
+/// The columns of the file at `path`, of a format whose files name them. Blocks.
+///
+/// # Errors
+/// 22000 for a file that cannot be read, 0A000 for a column without a type in PostgreSQL, naming it.
+pub fn file_schema(path: &Path, format: FileFormat) -> Result<SchemaRef> {
+    let name = path.display().to_string();
+    match format {
+        FileFormat::Parquet => parquet_schema(&name, open(path)?),
+        FileFormat::Avro => avro_schema(&name, BufReader::new(open(path)?)),
+        FileFormat::Json | FileFormat::Csv => Err(names_no_columns(&name)),
+    }
+}
+
+/// As [`file_schema`], of a file whose bytes are here; `name` is its name for people.
+///
+/// # Errors
+/// The same.
+pub fn schema_of_bytes(name: &str, bytes: Bytes, format: FileFormat) -> Result<SchemaRef> {
+    match format {
+        FileFormat::Parquet => parquet_schema(name, bytes),
+        FileFormat::Avro => avro_schema(name, bytes.as_ref()),
+        FileFormat::Json | FileFormat::Csv => Err(names_no_columns(name)),
+    }
+}
+
+fn names_no_columns(name: &str) -> Error {
+    Error::internal(format!("file \"{name}\" was asked for columns, which its format does not name"))
 }
 
 /// # Errors
@@ -142,17 +174,23 @@ impl Reading<'_> {
         Ok(())
     }
 
+    /// Counts rows that went with a malformed one.
+    pub(crate) fn left_out(&mut self, rows: u64) {
+        self.skipped.fetch_add(rows, Ordering::Relaxed);
+        self.skipped_here += rows;
+    }
+
     fn lines(&mut self, mut input: impl Read, format: FileFormat, schema: &SchemaRef) -> Result<()> {
         let syntax = match format {
             FileFormat::Json => Syntax::Lines,
             FileFormat::Csv => Syntax::Csv { quote: b'"', escape: b'"' },
-            FileFormat::Parquet => {
-                return Err(Error::unsupported(format!("parquet cannot be read from {}", self.file)));
+            FileFormat::Parquet | FileFormat::Avro => {
+                return Err(Error::unsupported(format!("{} has no lines of text", self.file)));
             }
         };
         let mut decoder = match format {
             FileFormat::Json => Some(RowDecoder::Json(JsonDecoder::try_new(schema)?)),
-            FileFormat::Csv | FileFormat::Parquet => None,
+            FileFormat::Csv | FileFormat::Parquet | FileFormat::Avro => None,
         };
         let mut splitter = RecordSplitter::new(syntax, LineEnds::Newline);
         let mut piece = vec![0; PIECE_BYTES];

@@ -2,12 +2,13 @@
 //!
 //! `record.rs` finds where records end, `fields.rs` takes them apart, and `json.rs`, `csv.rs` and `copy.rs` read rows
 //! (`copy_binary.rs` with `binary.rs`) with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs` with `time_zone.rs`, `interval.rs`, `literal.rs`). `settings.rs` is what a session says
-//! of both. `avro.rs` reads Avro's messages with the other `avro_*.rs`, beginning with `avro_schema.rs`. `row.rs` collects the rows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
+//! of both. `avro.rs` reads Avro's messages with the other `avro_*.rs`, beginning with `avro_schema.rs`. `row.rs` collects the rows, and `file.rs`, `parquet_file.rs` and `avro_file.rs` read whole files that way. Everything here blocks: callers that must
 //! not wait put it on a thread of its own.
 
 pub mod avro;
 pub mod avro_column;
 mod avro_default;
+mod avro_file;
 mod avro_json;
 mod avro_parser;
 mod avro_plan;
@@ -37,8 +38,7 @@ pub(crate) mod time_zone;
 
 use std::path::PathBuf;
 
-pub use file::{read_all, read_bytes, read_rows};
-pub use parquet_file::{parquet_schema, parquet_schema_of_bytes};
+pub use file::{file_schema, read_all, read_bytes, read_rows, schema_of_bytes};
 
 /// How a file's or a message's bytes hold rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub enum FileFormat {
     /// With a header line.
     Csv,
     Parquet,
+    /// An object container file.
+    Avro,
 }
 
 /// Where a file's bytes are.

@@ -12,7 +12,7 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 
 use super::{Source, Start};
 use crate::error::{Code, Error, Result};
-use crate::format::{FileFormat, OnMalformed, parquet_schema, read_rows};
+use crate::format::{FileFormat, OnMalformed, file_schema, read_rows};
 
 /// Batches that are read ahead.
 const READ_AHEAD: usize = 2;
@@ -33,7 +33,7 @@ struct File {
 }
 
 impl FileSource {
-    /// `schema` holds the declared columns; `None` for parquet, whose files know their own.
+    /// `schema` holds the declared columns; `None` for parquet and avro, whose files know their own.
     ///
     /// # Errors
     /// When the file is not there, or is not what it is declared to be.
@@ -50,7 +50,7 @@ impl FileSource {
         }
         let schema = match schema {
             Some(schema) => schema,
-            None => parquet_schema(&path)?,
+            None => file_schema(&path, format)?,
         };
         let skipped = AtomicU64::new(0);
         Ok(FileSource { file: Arc::new(File { name, path, format, schema, on_malformed, skipped }) })
