@@ -226,12 +226,12 @@ pub fn decode(bytes: &[u8]) {
         2 => copy("binary", pg_type, data),
         3 => {
             json(pg_type, data);
-            lines(LineFormat::Json, pg_type, data);
+            lines(&LineFormat::json(&schema(pg_type)), pg_type, data);
         }
         4 => {
             csv(pg_type, data);
-            lines(LineFormat::Csv, pg_type, &[b"a,b\n", data].concat());
-            lines(LineFormat::Csv, pg_type, data);
+            lines(&LineFormat::Csv, pg_type, &[b"a,b\n", data].concat());
+            lines(&LineFormat::Csv, pg_type, data);
         }
         5 => parameter(Format::Text, pg_type, data),
         _ => parameter(Format::Binary, pg_type, data),
@@ -277,7 +277,7 @@ fn csv(pg_type: &PgType, data: &[u8]) {
 }
 
 /// In two pieces, as they come in the body of a request or in a file that grows.
-fn lines(format: LineFormat, pg_type: &PgType, data: &[u8]) {
+fn lines(format: &LineFormat, pg_type: &PgType, data: &[u8]) {
     let Ok(mut decoder) = LineDecoder::try_new(&schema(pg_type), format) else { return };
     let (first, second) = data.split_at(data.len() / 2);
     for piece in [Some(first), Some(second), None] {

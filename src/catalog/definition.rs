@@ -8,12 +8,11 @@ use std::time::Duration;
 pub use super::access::{GrantDefinition, ListenDefinition, ServerDefinition, TlsDefinition, UserDefinition};
 pub use crate::format::debezium::{Deletes, EnvelopeField};
 pub use crate::format::json_path::JsonPath;
-pub use crate::format::lines::LineFormat;
 pub use crate::format::{FileData, FileFormat, OnMalformed};
 use crate::lookup::policy::LookupPolicy;
 use crate::pg_type::PgType;
 pub use crate::source::kafka_connection::KafkaConfig;
-pub use crate::source::kafka_rows::MessageField;
+pub use crate::source::kafka_rows::{MessageField, MetadataColumn, MetadataField};
 pub use crate::source::push::SlowReader;
 pub use crate::store::SqlTable;
 pub use crate::store::files::{FilesConfig, FilesTable};
@@ -88,13 +87,24 @@ pub enum StreamKind {
     },
     File {
         path: PathBuf,
-        format: FileFormat,
-        /// Empty for parquet, whose files name their columns.
-        columns: Vec<ColumnDefinition>,
-        /// How its lines are read as it grows; `None`: it is read whole.
-        follow: Option<LineFormat>,
+        rows: FileStreamRows,
+        /// Read as it grows.
+        follow: bool,
     },
     Kafka(KafkaTopic),
+}
+
+/// What the file of a stream holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FileStreamRows {
+    /// Lines of csv below a header.
+    Csv(Vec<ColumnDefinition>),
+    /// A message a line, and what its format says beside it.
+    Messages(PayloadDefinition, Vec<MetadataColumn>),
+    /// A file that names its columns.
+    Parquet,
+    /// An object container file, which names its columns.
+    Avro,
 }
 
 /// A topic of Kafka's.
@@ -105,7 +115,7 @@ pub struct KafkaTopic {
     pub topic: String,
     pub payload: PayloadDefinition,
     /// Behind the payload's columns, in their order.
-    pub metadata: Vec<MetadataDefinition>,
+    pub metadata: Vec<MetadataColumn>,
     pub discover_every: Duration,
 }
 
@@ -116,25 +126,27 @@ pub struct PayloadDefinition {
     pub columns: Vec<ColumnDefinition>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum PayloadFormat {
     Json,
     Csv,
     Raw,
-    Debezium { deletes: Deletes },
-}
-
-/// A column of what is said of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MetadataDefinition {
-    pub name: String,
-    pub kind: MetadataKind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetadataKind {
-    Message(MessageField),
-    Envelope(EnvelopeField),
+    Debezium {
+        deletes: Deletes,
+    },
+    /// Written with the very schema that this file holds.
+    Avro {
+        schema: PathBuf,
+    },
+    /// Each message names the schema that wrote it.
+    AvroOfRegistry {
+        /// The name of a connection of this catalog, of type http.
+        registry: String,
+        /// Whose newest version is the reader's schema; `None`: that of the topic.
+        subject: Option<String>,
+        /// The reader's schema instead.
+        schema: Option<PathBuf>,
+    },
 }
 
 /// A column of a generator.
@@ -181,7 +193,7 @@ pub enum LookupKind {
     File {
         data: FileData,
         format: FileFormat,
-        /// Empty for parquet, whose files name their columns.
+        /// Empty for parquet and avro, whose files name their columns.
         columns: Vec<ColumnDefinition>,
     },
     Simulated(SimulatedConfig),

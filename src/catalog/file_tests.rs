@@ -233,8 +233,11 @@ fn streams_are_read_with_their_defaults_and_the_order_of_their_columns() {
     assert_eq!(types, [("id", "bigint".to_string(), false), ("amount", "numeric(12,2)".to_string(), true)]);
 
     assert_eq!(file.on_malformed, OnMalformed::Skip);
-    let StreamKind::File { path, format, columns, follow: None } = &file.kind else { panic!("{file:?}") };
-    assert_eq!((path.as_path(), *format, columns.len()), (Path::new("conf/data/c.json"), FileFormat::Json, 1));
+    let StreamKind::File { path, rows: FileStreamRows::Messages(payload, metadata), follow: false } = &file.kind else {
+        panic!("{file:?}")
+    };
+    assert_eq!((path.as_path(), &payload.format), (Path::new("conf/data/c.json"), &PayloadFormat::Json));
+    assert_eq!((payload.columns.len(), metadata.len()), (1, 0));
 }
 
 #[test]

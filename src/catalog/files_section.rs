@@ -10,6 +10,7 @@ use super::definition::{FileFormat, FilesConfig, FilesTable};
 use super::problem::Complaint;
 use super::reading::Text;
 use super::section::Section;
+use super::stream_section::FILE_FORMATS;
 use crate::store::files::{FilesLocation, FilesPattern, S3Options};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -153,9 +154,8 @@ pub(super) fn read_files_table(section: &Section) -> Option<FilesTable> {
             None
         }
     });
-    let formats = [("json", FileFormat::Json), ("csv", FileFormat::Csv), ("parquet", FileFormat::Parquet)];
     let format = match section.has("format") {
-        true => section.choice("format", &formats),
+        true => section.choice("format", &FILE_FORMATS),
         false => pattern.as_ref().and_then(|pattern| format_of_ending(section, pattern)),
     };
     let partitions = match section.has("partitions") {
@@ -165,22 +165,23 @@ pub(super) fn read_files_table(section: &Section) -> Option<FilesTable> {
     let columns = match format {
         Some(FileFormat::Json | FileFormat::Csv) => {
             if section.has("partitions") {
-                let message = format!("\"partitions\" in {} goes with parquet alone", section.title);
+                let message = format!("\"partitions\" in {} goes with parquet and avro alone", section.title);
                 let hint =
                     "Declare the column among the others: what a folder's name says goes before what a file has.";
                 section.complain_of("partitions", Complaint::new(message).with_hint(hint));
             }
             read_columns(section)
         }
-        Some(FileFormat::Parquet) if section.has("columns") => {
-            let message = format!("\"columns\" in {} does not go with parquet", section.title);
+        Some(FileFormat::Parquet | FileFormat::Avro) if section.has("columns") => {
+            let name = if format == Some(FileFormat::Avro) { "avro" } else { "parquet" };
+            let message = format!("\"columns\" in {} does not go with {name}", section.title);
             section.complain_of(
                 "columns",
                 Complaint::new(message).with_hint("Its files name their columns: leave it out."),
             );
             Vec::new()
         }
-        Some(FileFormat::Parquet) => Vec::new(),
+        Some(FileFormat::Parquet | FileFormat::Avro) => Vec::new(),
         None => {
             // What is wrong with them can be told all the same.
             if section.has("columns") { read_columns(section) } else { Vec::new() }
@@ -197,9 +198,11 @@ fn format_of_ending(section: &Section, pattern: &FilesPattern) -> Option<FileFor
         Some("json" | "jsonl" | "ndjson") => Some(FileFormat::Json),
         Some("csv") => Some(FileFormat::Csv),
         Some("parquet") => Some(FileFormat::Parquet),
+        Some("avro") => Some(FileFormat::Avro),
         Some(_) | None => {
             let complaint = Complaint::new(format!("{} lacks \"format\"", section.title));
-            section.complain(complaint.with_hint("The path ends with none of .json, .jsonl, .ndjson, .csv, .parquet."));
+            let hint = "The path ends with none of .json, .jsonl, .ndjson, .csv, .parquet, .avro.";
+            section.complain(complaint.with_hint(hint));
             None
         }
     }

@@ -56,6 +56,8 @@ fn every_option_of_a_table_of_files_is_kept() {
     let lookup = only("path = \"a/**/*.parquet\"\npartitions = { year = \"int\" }");
     let LookupKind::Files(files) = lookup.kind else { panic!() };
     assert_eq!((files.format, files.partitions), (FileFormat::Parquet, vec![("year".to_string(), PgType::Int4)]));
+    let LookupKind::Files(files) = only("path = \"a/*.avro\"").kind else { panic!() };
+    assert_eq!((files.format, files.columns), (FileFormat::Avro, vec![]));
     let looked_at = FullCache { reload_every: Some(Duration::from_secs(30)), ..FullCache::default() };
     assert_eq!(lookup.policy.cache, CachePolicy::Full(looked_at));
     let lookup = only(
@@ -98,9 +100,10 @@ fn mistakes_are_told() {
         ("path = \"x\"", "[lookup.t] lacks \"format\""),
         ("path = \"x.csv\"", "[lookup.t] declares no columns"),
         ("path = \"x.parquet\"\ncolumns = { a = \"int\" }", "\"columns\" in [lookup.t] does not go with parquet"),
+        ("path = \"x.avro\"\ncolumns = { a = \"int\" }", "\"columns\" in [lookup.t] does not go with avro"),
         (
             "path = \"x.csv\"\npartitions = { a = \"int\" }\ncolumns = { b = \"int\" }",
-            "\"partitions\" in [lookup.t] goes with parquet alone",
+            "\"partitions\" in [lookup.t] goes with parquet and avro alone",
         ),
         (
             "path = \"x.parquet\"\ncache = { mode = \"partial\" }",

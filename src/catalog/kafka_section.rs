@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::connection_section::{read_password, read_sslmode, refuse_useless_certificates};
+use super::connection_section::{Connections, read_password, read_sslmode, refuse_useless_certificates};
 use super::definition::{KafkaConfig, KafkaTopic, SslMode, StreamKind};
-use super::message_section::{read_message_format, read_metadata};
+use super::message_section::{Carrier, MessageWord, read_metadata, read_payload};
 use super::problem::Complaint;
 use super::section::Section;
 use crate::source::kafka_connection::{PasswordMechanism, Sasl};
@@ -22,6 +22,14 @@ enum Mechanism {
     Password(PasswordMechanism),
     OAuthBearer,
 }
+
+const FORMATS: [(&str, MessageWord); 5] = [
+    ("json", MessageWord::Json),
+    ("csv", MessageWord::Csv),
+    ("avro", MessageWord::Avro),
+    ("debezium", MessageWord::Debezium),
+    ("raw", MessageWord::Raw),
+];
 
 const MECHANISMS: [(&str, Mechanism); 4] = [
     ("PLAIN", Mechanism::Password(PasswordMechanism::Plain)),
@@ -139,13 +147,32 @@ fn read_token_url(section: &Section) -> Option<Url> {
     url
 }
 
+/// A registry of schemas is an HTTP service.
+fn check_registry(section: &Section, connections: &Connections) {
+    if !section.has("schema_registry") {
+        return;
+    }
+    let Some(registry) = section.text("schema_registry") else { return };
+    if let Some(of) = connections.type_of(section, &registry).filter(|of| *of != "http") {
+        let message = format!("connection \"{}\" is of type \"{of}\", and no registry of schemas", registry.shown);
+        let hint = "Declare the registry as a connection of type \"http\".";
+        section.reading.complain(&registry.origin, Complaint::new(message).with_hint(hint));
+    }
+}
+
 /// A stream over a topic.
-pub(super) fn read_kafka_stream(section: &Section, connection: String) -> Option<StreamKind> {
+pub(super) fn read_kafka_stream(
+    section: &Section,
+    connection: String,
+    connections: &Connections,
+) -> Option<StreamKind> {
     section.require("topic");
     let topic = section.text("topic");
-    let payload = read_message_format(section);
+    section.require("format");
+    let payload = read_payload(section, section.choice("format", &FORMATS));
     let discover_every = section.duration("discover_every").unwrap_or(DISCOVER_EVERY);
-    let metadata = read_metadata(section, payload.as_ref());
+    check_registry(section, connections);
+    let metadata = read_metadata(section, Carrier::Kafka, payload.as_ref());
     let (payload, topic) = (payload?, topic?);
     let is_topic = topic.value.len() <= MAX_TOPIC_BYTES
         && topic.value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::catalog::definition::{
-    ConnectionKind, Deletes, EnvelopeField, KafkaConfig, KafkaTopic, MessageField, MetadataKind, PayloadFormat,
+    ConnectionKind, Deletes, EnvelopeField, KafkaConfig, KafkaTopic, MessageField, MetadataField, PayloadFormat,
     SslMode, StreamKind,
 };
 use crate::catalog::file::read_text;
@@ -122,9 +122,9 @@ fn a_topic_has_a_format_columns_and_what_is_said_of_messages() {
     assert_eq!(topic.discover_every, Duration::from_secs(5));
     let paths = topic.payload.columns.iter().map(|column| column.json_path().to_string()).collect::<Vec<_>>();
     assert_eq!(paths, ["$.id", "$.to.city"]);
-    let kinds: Vec<_> = topic.metadata.iter().map(|column| (column.name.as_str(), column.kind)).collect();
+    let kinds: Vec<_> = topic.metadata.iter().map(|column| (column.name.as_str(), column.of)).collect();
     let expected =
-        [("op", MetadataKind::Envelope(EnvelopeField::Op)), ("at", MetadataKind::Message(MessageField::Offset))];
+        [("op", MetadataField::Envelope(EnvelopeField::Op)), ("at", MetadataField::Message(MessageField::Offset))];
     assert_eq!(kinds, expected);
 }
 

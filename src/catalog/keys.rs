@@ -117,6 +117,8 @@ const REDIS: &[&str] = &["redis"];
 const HTTP: &[&str] = &["http"];
 const FILES: &[&str] = &["files"];
 const KAFKA: &[&str] = &["kafka"];
+/// Streams whose rows may come as messages.
+const MESSAGES: &[&str] = &["file", "kafka"];
 /// Servers of databases.
 const DATABASES: &[&str] = &["postgres", "mysql"];
 /// Databases that know their tables' columns.
@@ -232,14 +234,17 @@ pub(super) const KEYS: &[Key] = &[
         "stream.X",
         "format",
         FILE,
-        Kind::Word { now: &["json", "csv", "parquet"], later: &["avro", "debezium", "raw"] },
+        Kind::Word { now: &["json", "csv", "parquet", "avro", "debezium", "raw"], later: &[] },
     ),
     key("stream.X", "follow", FILE, Kind::Flag),
     key("stream.X", "connection", KAFKA, Kind::Text),
     key("stream.X", "topic", KAFKA, Kind::Text),
-    key("stream.X", "format", KAFKA, Kind::Word { now: &["json", "csv", "debezium", "raw"], later: &["avro"] }),
-    key("stream.X", "deletes", KAFKA, Kind::Word { now: &["skip", "before"], later: &[] }),
-    key("stream.X", "metadata", KAFKA, Kind::Section),
+    key("stream.X", "format", KAFKA, Kind::Word { now: &["json", "csv", "avro", "debezium", "raw"], later: &[] }),
+    key("stream.X", "schema", KAFKA, Kind::Path),
+    key("stream.X", "schema_registry", KAFKA, Kind::Text),
+    key("stream.X", "subject", KAFKA, Kind::Text),
+    key("stream.X", "deletes", MESSAGES, Kind::Word { now: &["skip", "before"], later: &[] }),
+    key("stream.X", "metadata", MESSAGES, Kind::Section),
     key("stream.X", "discover_every", KAFKA, Kind::PositiveDuration),
     key("stream.X.columns.Y", "type", ALL, Kind::Text),
     key("stream.X.columns.Y", "path", ALL, Kind::Text),
@@ -259,10 +264,10 @@ pub(super) const KEYS: &[Key] = &[
     key("lookup.X", "columns", HTTP, Kind::Section),
     key("lookup.X", "requests_at_once", HTTP, FROM_ONE),
     key("lookup.X", "path", FILE, Kind::Path),
-    key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet"], later: &["avro"] }),
+    key("lookup.X", "format", FILE, Kind::Word { now: &["json", "csv", "parquet", "avro"], later: &[] }),
     key("lookup.X", "columns", FILE, Kind::Section),
     key("lookup.X", "path", FILES, Kind::Text),
-    key("lookup.X", "format", FILES, Kind::Word { now: &["json", "csv", "parquet"], later: &[] }),
+    key("lookup.X", "format", FILES, Kind::Word { now: &["json", "csv", "parquet", "avro"], later: &[] }),
     key("lookup.X", "columns", FILES, Kind::Section),
     key("lookup.X", "partitions", FILES, Kind::Section),
     key("lookup.X", "key", SIMULATED, Kind::Section),

@@ -292,6 +292,11 @@ fn options_that_would_change_nothing_are_refused() {
         );
     }
     assert_problem(
+        "[stream.s]\ntype = \"file\"\npath = \"x\"\nformat = \"avro\"\ncolumns = { a = \"text\" }",
+        "5:11: [stream.s.columns] does not go with format = \"avro\" (hint: An avro file names its columns and \
+         their types itself.)",
+    );
+    assert_problem(
         "[lookup.l]\ntype = \"file\"\npath = \"x\"\nformat = \"parquet\"\ncolumns = { a = \"text\" }",
         "5:11: [lookup.l.columns] does not go with format = \"parquet\" (hint: A parquet file names its columns and \
          their types itself.)",

@@ -2,7 +2,7 @@
 //!
 //! `file` turns catalog files into a [`definition::CatalogDefinition`] or into a list of everything that is wrong with
 //! them; `section` checks one section against `keys`, the table of every key there is; the `*_section` files say what each
-//! kind means; `access` and `verifier` are who may come in. `demo` is the catalog inside the binary. `open` makes sources and stores of the definitions, and
+//! kind means; `access` and `verifier` are who may come in. `demo` is the catalog inside the binary. `open` and `open_stream` make sources and stores of the definitions, and
 //! `provider` shows them to DataFusion; `plain_scan` and `point_keys` plan what is read of a lookup table outside of a
 //! lookup join; `system` shows what all of them do, and what runs (`running`) on which connections (`backends`). `viewer`
 //! is who asks, `visible` what is there for him.
@@ -22,6 +22,7 @@ mod lookup_section;
 mod message_section;
 mod mysql_section;
 mod open;
+mod open_stream;
 mod plain_scan;
 mod point_keys;
 mod policy_section;

@@ -12,23 +12,15 @@ use tokio::sync::OnceCell;
 
 use crate::catalog::Relation;
 use crate::catalog::definition::{
-    CatalogDefinition, ColumnDefinition, ConnectionKind, LookupDefinition, LookupKind, MetadataDefinition,
-    MetadataKind, Origin, PayloadDefinition, PayloadFormat, StreamDefinition, StreamKind,
+    CatalogDefinition, ColumnDefinition, ConnectionKind, LookupDefinition, LookupKind, Origin,
 };
+use crate::catalog::open_stream::{Connected, open_stream};
 use crate::catalog::problem::Problem;
-use crate::catalog::provider::{Stream, StreamSource};
 use crate::error::{Error, Result};
-use crate::format::message::MessageFormat;
 use crate::format::{self, FileData, FileFormat};
 use crate::lookup::policy::{CachePolicy, PartialCache, ToldBy};
 use crate::lookup::{LastError, LookupTable};
-use crate::source::file::{FileSource, FollowedSource};
-use crate::source::follow::FollowedFile;
-use crate::source::generator::{GeneratorConfig, GeneratorSource};
-use crate::source::kafka::{KafkaSource, KafkaStream};
 use crate::source::kafka_connection::KafkaConnection;
-use crate::source::kafka_rows::{MetadataColumn, RowShape};
-use crate::source::push::PushStream;
 use crate::store::file::FileStore;
 use crate::store::files::{FilesConnection, FilesDeclared};
 use crate::store::http::{HttpConnection, HttpDeclared};
@@ -133,8 +125,9 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
             Err(error) => problems.push(problem(&error, &connection.origin)),
         }
     }
+    let mut connected = Connected { connections: &connections, registries: BTreeMap::new() };
     for stream in definition.streams {
-        match open_stream(&stream, &connections) {
+        match open_stream(&stream, &mut connected) {
             Ok(opened) => {
                 relations.insert(stream.name, Relation::Stream(Arc::new(opened)));
             }
@@ -158,7 +151,7 @@ pub fn open(definition: CatalogDefinition) -> Result<BTreeMap<String, Relation>,
 }
 
 /// A connection that need not have reached its store.
-enum Connection {
+pub(super) enum Connection {
     Postgres(Arc<PostgresConnection>),
     Sqlite(Arc<SqliteConnection>),
     Redis(Arc<RedisConnection>),
@@ -272,7 +265,7 @@ async fn open_file(
         };
         let schema = match (declared, &path) {
             (Some(schema), _) => schema,
-            (None, Some(path)) => format::parquet_schema(path)?,
+            (None, Some(path)) => format::file_schema(path, file_format)?,
             (None, None) => return Err(Error::internal("an embedded file without columns")),
         };
         let shown = path.as_ref().map_or_else(|| name.clone(), |path| path.display().to_string());
@@ -283,70 +276,7 @@ async fn open_file(
     opened.await.map_err(|error| Error::internal(format!("reading a file did not end: {error}")))?
 }
 
-fn open_stream(definition: &StreamDefinition, connections: &BTreeMap<String, Connection>) -> Result<Stream> {
-    let name = definition.name.clone();
-    let (type_name, source) = match definition.kind.clone() {
-        StreamKind::Generator { rows_per_second, rows, seed, columns } => {
-            let columns = columns.into_iter().map(|column| (column.name, column.expression)).collect();
-            let config = GeneratorConfig { rows_per_second, rows, seed, columns };
-            ("generator", StreamSource::Known(Arc::new(GeneratorSource::try_new(name, config)?)))
-        }
-        StreamKind::Push { columns, retain_rows, retain_bytes, slow_reader } => {
-            let schema = schema_of(&columns);
-            let push = PushStream::new(name, schema, retain_rows.get(), retain_bytes, slow_reader);
-            ("push", StreamSource::Push(Arc::new(push)))
-        }
-        StreamKind::File { path, columns, follow: Some(format), .. } => {
-            let (schema, on_malformed) = (schema_of(&columns), definition.on_malformed);
-            let file = FollowedFile { name, path, format, schema, on_malformed };
-            ("file", StreamSource::Known(Arc::new(FollowedSource::new(file))))
-        }
-        StreamKind::File { path, format, columns, follow: None } => {
-            let schema = (!columns.is_empty()).then(|| schema_of(&columns));
-            let source = FileSource::try_new(name, path, format, schema, definition.on_malformed)?;
-            ("file", StreamSource::Known(Arc::new(source)))
-        }
-        StreamKind::Kafka(topic) => {
-            let Some(Connection::Kafka(connection)) = connections.get(&topic.connection) else {
-                return Err(Error::internal(format!("stream \"{name}\" has a connection of another type")));
-            };
-            let stream = KafkaStream {
-                name,
-                shape: row_shape(&topic.payload, topic.metadata),
-                topic: topic.topic,
-                on_malformed: definition.on_malformed,
-                discover_every: topic.discover_every,
-            };
-            ("kafka", StreamSource::Known(Arc::new(KafkaSource::new(Arc::clone(connection), stream))))
-        }
-    };
-    Ok(Stream::new(definition, type_name, source))
-}
-
-/// The columns of a stream of messages, and what they are made of.
-fn row_shape(payload: &PayloadDefinition, metadata: Vec<MetadataDefinition>) -> RowShape {
-    let paths = || payload.columns.iter().map(ColumnDefinition::json_path).collect();
-    let envelope = metadata.iter().filter_map(|column| match column.kind {
-        MetadataKind::Envelope(field) => Some(field),
-        MetadataKind::Message(_) => None,
-    });
-    let format = match payload.format {
-        PayloadFormat::Json => MessageFormat::Json { paths: paths() },
-        PayloadFormat::Csv => MessageFormat::Csv,
-        PayloadFormat::Raw => MessageFormat::Raw,
-        PayloadFormat::Debezium { deletes } => {
-            MessageFormat::Debezium { paths: paths(), deletes, envelope: envelope.collect() }
-        }
-    };
-    let columns = payload.columns.iter().map(|column| column.pg_type.field(&column.name, column.nullable));
-    let metadata = metadata.into_iter().map(|column| match column.kind {
-        MetadataKind::Envelope(field) => MetadataColumn::OfFormat(field.column(&column.name)),
-        MetadataKind::Message(field) => MetadataColumn::OfMessage(column.name, field),
-    });
-    RowShape::new(format, columns.collect(), metadata.collect())
-}
-
-fn schema_of(columns: &[ColumnDefinition]) -> SchemaRef {
+pub(super) fn schema_of(columns: &[ColumnDefinition]) -> SchemaRef {
     let fields: Vec<Field> = columns.iter().map(|column| column.pg_type.field(&column.name, column.nullable)).collect();
     Arc::new(Schema::new(fields))
 }

@@ -4,11 +4,13 @@ use std::num::{NonZeroU64, NonZeroUsize};
 
 use super::columns::{read_columns, read_generator_columns};
 use super::connection_section::Connections;
-use super::definition::{ColumnDefinition, FileFormat, OnMalformed, SlowReader, StreamDefinition, StreamKind};
+use super::definition::{
+    ColumnDefinition, FileFormat, FileStreamRows, OnMalformed, SlowReader, StreamDefinition, StreamKind,
+};
 use super::kafka_section::read_kafka_stream;
+use super::message_section::{Carrier, MessageWord, read_metadata, read_payload};
 use super::problem::Complaint;
 use super::section::Section;
-use crate::format::lines::LineFormat;
 
 const RETAIN_ROWS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 const RETAIN_BYTES: u64 = 64 << 20;
@@ -55,7 +57,7 @@ fn read_connected(section: &Section, connections: &Connections) -> Option<Stream
         section.complain_of("type", Complaint::new(message).with_hint("Leave it out."));
         return None;
     }
-    read_kafka_stream(&section.of_type(of), connection.value)
+    read_kafka_stream(&section.of_type(of), connection.value, connections)
 }
 
 fn read_unconnected(section: &Section) -> Option<StreamKind> {
@@ -100,43 +102,92 @@ fn read_push(section: &Section) -> StreamKind {
     }
 }
 
+/// A format of the files of streams.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FileWord {
+    /// Below a header.
+    Csv,
+    Messages(MessageWord),
+    Parquet,
+    Avro,
+}
+
+const FILE_STREAM_FORMATS: [(&str, FileWord); 6] = [
+    ("json", FileWord::Messages(MessageWord::Json)),
+    ("csv", FileWord::Csv),
+    ("parquet", FileWord::Parquet),
+    ("avro", FileWord::Avro),
+    ("debezium", FileWord::Messages(MessageWord::Debezium)),
+    ("raw", FileWord::Messages(MessageWord::Raw)),
+];
+
 fn read_file(section: &Section) -> Option<StreamKind> {
     section.require("path");
+    section.require("format");
     let path = section.path("path");
     let follow = section.flag("follow").unwrap_or(false);
-    let (format, columns) = read_format(section)?;
-    let follow = match (follow, format) {
-        (false, _) => None,
-        (true, FileFormat::Json) => Some(LineFormat::Json),
-        (true, FileFormat::Csv) => Some(LineFormat::Csv),
-        (true, FileFormat::Parquet) => {
-            let complaint =
-                Complaint::new(format!("follow = true in {} does not go with format = \"parquet\"", section.title));
-            section
-                .complain_of("follow", complaint.with_hint("A parquet file does not grow: its end is written last."));
-            None
+    let word = section.choice("format", &FILE_STREAM_FORMATS);
+    let rows = match word {
+        Some(FileWord::Messages(word)) => {
+            let payload = read_payload(section, Some(word));
+            let metadata = read_metadata(section, Carrier::File, payload.as_ref());
+            FileStreamRows::Messages(payload?, metadata)
+        }
+        other => {
+            read_payload(section, None);
+            refuse_metadata(section);
+            match other? {
+                FileWord::Csv => FileStreamRows::Csv(read_columns(section)),
+                FileWord::Parquet => of_whole_file(section, follow, FileStreamRows::Parquet),
+                FileWord::Avro => of_whole_file(section, follow, FileStreamRows::Avro),
+                FileWord::Messages(_) => return None,
+            }
         }
     };
-    Some(StreamKind::File { path: path?, format, columns, follow })
+    Some(StreamKind::File { path: path?, rows, follow })
 }
+
+/// Complains of what does not go with a file that is written whole and names its columns.
+fn of_whole_file(section: &Section, follow: bool, rows: FileStreamRows) -> FileStreamRows {
+    read_format(section);
+    if follow {
+        let format = if rows == FileStreamRows::Avro { "avro" } else { "parquet" };
+        let complaint =
+            Complaint::new(format!("follow = true in {} does not go with format = \"{format}\"", section.title));
+        section.complain_of("follow", complaint.with_hint("Only lines are read as a file grows."));
+    }
+    rows
+}
+
+fn refuse_metadata(section: &Section) {
+    if section.has("metadata") && section.section("metadata", "metadata").is_some() {
+        let message = format!("\"metadata\" in {} goes with format = \"debezium\" alone", section.title);
+        section.complain_of("metadata", Complaint::new(message));
+    }
+}
+
+/// The formats of files, as the catalog names them.
+pub(super) const FILE_FORMATS: [(&str, FileFormat); 4] = [
+    ("json", FileFormat::Json),
+    ("csv", FileFormat::Csv),
+    ("parquet", FileFormat::Parquet),
+    ("avro", FileFormat::Avro),
+];
 
 /// The keys `format` and `columns` of a file.
 pub(super) fn read_format(section: &Section) -> Option<(FileFormat, Vec<ColumnDefinition>)> {
     section.require("format");
-    let formats = [("json", FileFormat::Json), ("csv", FileFormat::Csv), ("parquet", FileFormat::Parquet)];
-    let format = section.choice("format", &formats)?;
-    let columns = match format {
-        FileFormat::Json | FileFormat::Csv => read_columns(section),
-        FileFormat::Parquet if section.has("columns") => {
-            let inner = section.title_of("columns");
-            let complaint = Complaint::new(format!("{inner} does not go with format = \"parquet\""));
-            section.complain_of(
-                "columns",
-                complaint.with_hint("A parquet file names its columns and their types itself."),
-            );
-            Vec::new()
-        }
-        FileFormat::Parquet => Vec::new(),
+    let format = section.choice("format", &FILE_FORMATS)?;
+    let (name, file) = match format {
+        FileFormat::Json | FileFormat::Csv => return Some((format, read_columns(section))),
+        FileFormat::Parquet => ("parquet", "A parquet file"),
+        FileFormat::Avro => ("avro", "An avro file"),
     };
-    Some((format, columns))
+    if section.has("columns") {
+        let inner = section.title_of("columns");
+        let complaint = Complaint::new(format!("{inner} does not go with format = \"{name}\""));
+        let hint = format!("{file} names its columns and their types itself.");
+        section.complain_of("columns", complaint.with_hint(hint));
+    }
+    Some((format, Vec::new()))
 }

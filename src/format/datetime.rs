@@ -10,12 +10,12 @@ use crate::format::text::{ValueError, excerpt};
 use crate::format::time_zone::{self, Zone};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
-const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
+pub(crate) const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
 /// PostgreSQL's first day, 4714-11-24 BC, in days since 1970-01-01.
-const FIRST_DAY: i64 = -2_440_588;
+pub(crate) const FIRST_DAY: i64 = -2_440_588;
 /// PostgreSQL's `DATE_END_JULIAN`, 5874898-06-03: the first day that is no date.
-const END_OF_DATES: i64 = 2_145_042_906;
+pub(crate) const END_OF_DATES: i64 = 2_145_042_906;
 
 /// Days since 1970-01-01. A time of day is read and dropped, as PostgreSQL does.
 pub(crate) fn date(text: &str, settings: &ValueSettings) -> Result<i32, ValueError> {

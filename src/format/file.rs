@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,12 +11,34 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::error::{Code, Error, Result};
+use crate::format::avro_file::{avro_schema, read_avro};
 use crate::format::lines::{LineDecoder, LineFormat, Step};
-use crate::format::parquet_file::read_parquet;
+use crate::format::parquet_file::{parquet_schema, read_parquet};
 use crate::format::{FileData, FileFormat, OnMalformed, malformed_row};
 
 /// How much of a file is read at once.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// How a file's bytes hold the columns of a stream or lookup table.
+#[derive(Clone, Debug)]
+pub enum FileRows {
+    Lines(LineFormat),
+    Parquet,
+    /// An object container file.
+    Avro,
+}
+
+impl FileRows {
+    /// Of columns that go by their names.
+    pub fn of(format: FileFormat, schema: &SchemaRef) -> Self {
+        match format {
+            FileFormat::Json => FileRows::Lines(LineFormat::json(schema)),
+            FileFormat::Csv => FileRows::Lines(LineFormat::Csv),
+            FileFormat::Parquet => FileRows::Parquet,
+            FileFormat::Avro => FileRows::Avro,
+        }
+    }
+}
 
 /// Reads all rows of `data` as the columns of `schema`, in batches of at most 8192 rows. Blocks.
 ///
@@ -31,7 +53,9 @@ pub fn read_all(name: &str, data: &FileData, format: FileFormat, schema: &Schema
         true
     };
     match data {
-        FileData::Path(path) => read_rows(name, path, format, schema, OnMalformed::Fail, &skipped, &mut send)?,
+        FileData::Path(path) => {
+            read_rows(name, path, &FileRows::of(format, schema), schema, OnMalformed::Fail, &skipped, &mut send)?;
+        }
         FileData::Embedded(text) => {
             let mut reading = Reading {
                 name,
@@ -41,14 +65,10 @@ pub fn read_all(name: &str, data: &FileData, format: FileFormat, schema: &Schema
                 skipped_here: 0,
                 send: &mut send,
             };
-            let format = match format {
-                FileFormat::Json => LineFormat::Json,
-                FileFormat::Csv => LineFormat::Csv,
-                FileFormat::Parquet => {
-                    return Err(Error::unsupported(format!("parquet cannot be read from {}", reading.file)));
-                }
+            let FileRows::Lines(format) = FileRows::of(format, schema) else {
+                return Err(Error::unsupported(format!("{} has no lines of text", reading.file)));
             };
-            reading.lines(text.as_bytes(), format, schema)?;
+            reading.lines(text.as_bytes(), &format, schema)?;
         }
     }
     Ok(batches)
@@ -74,10 +94,10 @@ pub fn read_bytes(
     let on_malformed = OnMalformed::Fail;
     let mut reading =
         Reading { name, file: file.to_string(), on_malformed, skipped: &skipped, skipped_here: 0, send: &mut send };
-    match format {
-        FileFormat::Parquet => read_parquet(&mut reading, bytes, schema)?,
-        FileFormat::Json => reading.lines(bytes.as_ref(), LineFormat::Json, schema)?,
-        FileFormat::Csv => reading.lines(bytes.as_ref(), LineFormat::Csv, schema)?,
+    match FileRows::of(format, schema) {
+        FileRows::Parquet => read_parquet(&mut reading, bytes, schema)?,
+        FileRows::Avro => read_avro(&mut reading, bytes.as_ref(), schema)?,
+        FileRows::Lines(format) => reading.lines(bytes.as_ref(), &format, schema)?,
     }
     Ok(batches)
 }
@@ -91,7 +111,7 @@ pub fn read_bytes(
 pub fn read_rows(
     name: &str,
     path: &Path,
-    format: FileFormat,
+    rows: &FileRows,
     schema: &SchemaRef,
     on_malformed: OnMalformed,
     skipped: &AtomicU64,
@@ -99,15 +119,44 @@ pub fn read_rows(
 ) -> Result<()> {
     let file = open(path)?;
     let mut reading = Reading { name, file: path.display().to_string(), on_malformed, skipped, skipped_here: 0, send };
-    let result = match format {
-        FileFormat::Parquet => read_parquet(&mut reading, file, schema),
-        FileFormat::Json => reading.lines(file, LineFormat::Json, schema),
-        FileFormat::Csv => reading.lines(file, LineFormat::Csv, schema),
+    let result = match rows {
+        FileRows::Parquet => read_parquet(&mut reading, file, schema),
+        FileRows::Avro => read_avro(&mut reading, BufReader::new(file), schema),
+        FileRows::Lines(format) => reading.lines(file, format, schema),
     };
     if reading.skipped_here > 0 {
         tracing::warn!(name, file = %reading.file, rows = reading.skipped_here, "malformed rows were skipped");
     }
     result
+}
+
+/// The columns of the file at `path`, of a format whose files name them. Blocks.
+///
+/// # Errors
+/// 22000 for a file that cannot be read, 0A000 for a column without a type in PostgreSQL, naming it.
+pub fn file_schema(path: &Path, format: FileFormat) -> Result<SchemaRef> {
+    let name = path.display().to_string();
+    match format {
+        FileFormat::Parquet => parquet_schema(&name, open(path)?),
+        FileFormat::Avro => avro_schema(&name, BufReader::new(open(path)?)),
+        FileFormat::Json | FileFormat::Csv => Err(names_no_columns(&name)),
+    }
+}
+
+/// As [`file_schema`], of a file whose bytes are here; `name` is its name for people.
+///
+/// # Errors
+/// The same.
+pub fn schema_of_bytes(name: &str, bytes: Bytes, format: FileFormat) -> Result<SchemaRef> {
+    match format {
+        FileFormat::Parquet => parquet_schema(name, bytes),
+        FileFormat::Avro => avro_schema(name, bytes.as_ref()),
+        FileFormat::Json | FileFormat::Csv => Err(names_no_columns(name)),
+    }
+}
+
+fn names_no_columns(name: &str) -> Error {
+    Error::internal(format!("file \"{name}\" was asked for columns, which its format does not name"))
 }
 
 /// # Errors
@@ -146,7 +195,13 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn lines(&mut self, mut input: impl Read, format: LineFormat, schema: &SchemaRef) -> Result<()> {
+    /// Counts rows that went with a malformed one.
+    pub(crate) fn left_out(&mut self, rows: u64) {
+        self.skipped.fetch_add(rows, Ordering::Relaxed);
+        self.skipped_here += rows;
+    }
+
+    fn lines(&mut self, mut input: impl Read, format: &LineFormat, schema: &SchemaRef) -> Result<()> {
         let mut decoder = LineDecoder::try_new(schema, format)?;
         let mut piece = vec![0; PIECE_BYTES];
         let mut is_finished = false;

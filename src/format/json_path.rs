@@ -28,6 +28,15 @@ impl JsonPath {
         JsonPath { steps: vec![Step::Member(name.to_string())] }
     }
 
+    /// The names of the members on the way; `None` for a path through items.
+    pub(crate) fn members(&self) -> Option<Vec<&str>> {
+        let names = self.steps.iter().map(|step| match step {
+            Step::Member(name) => Some(name.as_str()),
+            Step::Item(_) => None,
+        });
+        names.collect()
+    }
+
     /// A document that has this JSON there and nothing else; `None` for a path through items, which come in numbers.
     pub fn document_with(&self, json: &str) -> Option<String> {
         let mut document = json.to_string();

@@ -5,21 +5,27 @@ use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::error::{Code, Error, Result};
 use crate::format::csv::CsvDecoder;
-use crate::format::fields::utf8;
-use crate::format::json::JsonDecoder;
 use crate::format::malformed_row;
+use crate::format::message::{MessageDecoder, MessageFailure, MessageFormat};
 use crate::format::record::{LineEnds, RecordSplitter, Syntax};
 use crate::format::text::ValueError;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How lines hold rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum LineFormat {
-    /// One JSON object a line.
-    Json,
     /// With a header line.
     Csv,
+    /// A message each.
+    Messages(MessageFormat),
+}
+
+impl LineFormat {
+    /// One JSON object a line, whose members have the columns' names.
+    pub fn json(schema: &SchemaRef) -> Self {
+        LineFormat::Messages(MessageFormat::json(schema))
+    }
 }
 
 /// Reads rows as the columns of a schema. Whoever drives it gives input with [`LineDecoder::push`], and then calls
@@ -67,9 +73,11 @@ impl MalformedRow {
 impl LineDecoder {
     /// # Errors
     /// 0A000 for a column of an Arrow type that no type of PostgreSQL stands for.
-    pub fn try_new(schema: &SchemaRef, format: LineFormat) -> Result<Self> {
+    pub fn try_new(schema: &SchemaRef, format: &LineFormat) -> Result<Self> {
         let (syntax, rows) = match format {
-            LineFormat::Json => (Syntax::Lines, Some(RowDecoder::Json(JsonDecoder::try_new(schema)?))),
+            LineFormat::Messages(format) => {
+                (Syntax::Lines, Some(RowDecoder::Messages(Box::new(MessageDecoder::try_new(format, schema)?))))
+            }
             LineFormat::Csv => (Syntax::Csv { quote: b'"', escape: b'"' }, None),
         };
         let splitter = RecordSplitter::new(syntax, LineEnds::Newline);
@@ -159,42 +167,48 @@ impl LineDecoder {
 }
 
 enum RowDecoder {
-    Json(JsonDecoder),
+    Messages(Box<MessageDecoder>),
     Csv(CsvDecoder),
 }
 
 impl RowDecoder {
     fn append(&mut self, record: &[u8]) -> Result<(), ValueError> {
         match self {
-            RowDecoder::Json(decoder) => decoder.append(utf8(record)?),
+            RowDecoder::Messages(decoder) => match decoder.append(Some(record)) {
+                Ok(_) => Ok(()),
+                Err(MessageFailure::Malformed(error)) => Err(error),
+                Err(MessageFailure::UnknownSchema(id)) => {
+                    Err(ValueError::new(Code::Internal, format!("no line is written with schema {id}")))
+                }
+            },
             RowDecoder::Csv(decoder) => decoder.append(record),
         }
     }
 
     fn is_blank(&self, record: &[u8]) -> bool {
         match self {
-            RowDecoder::Json(_) => record.trim_ascii().is_empty(),
+            RowDecoder::Messages(decoder) => decoder.is_blank(record),
             RowDecoder::Csv(decoder) => decoder.is_blank(record),
         }
     }
 
     fn is_empty(&self) -> bool {
         match self {
-            RowDecoder::Json(decoder) => decoder.is_empty(),
+            RowDecoder::Messages(decoder) => decoder.is_empty(),
             RowDecoder::Csv(decoder) => decoder.is_empty(),
         }
     }
 
     fn is_full(&self) -> bool {
         match self {
-            RowDecoder::Json(decoder) => decoder.is_full(),
+            RowDecoder::Messages(decoder) => decoder.is_full(),
             RowDecoder::Csv(decoder) => decoder.is_full(),
         }
     }
 
     fn finish(&mut self) -> Result<RecordBatch> {
         match self {
-            RowDecoder::Json(decoder) => decoder.finish(),
+            RowDecoder::Messages(decoder) => decoder.finish(),
             RowDecoder::Csv(decoder) => decoder.finish(),
         }
     }
@@ -210,14 +224,16 @@ mod tests {
     use super::*;
     use crate::pg_type::PgType;
 
-    fn decoder(format: LineFormat) -> LineDecoder {
+    fn decoder(is_csv: bool) -> LineDecoder {
         let fields = vec![PgType::Int8.field("id", false), PgType::Text.field("note", true)];
-        LineDecoder::try_new(&Arc::new(Schema::new(fields)), format).unwrap()
+        let schema = Arc::new(Schema::new(fields));
+        let format = if is_csv { LineFormat::Csv } else { LineFormat::json(&schema) };
+        LineDecoder::try_new(&schema, &format).unwrap()
     }
 
     /// The ids, and the lines and reasons of what is malformed, of input that comes in pieces of `size`.
-    fn read(format: LineFormat, input: &[u8], size: usize) -> (Vec<i64>, Vec<(u64, String)>) {
-        let mut decoder = decoder(format);
+    fn read(is_csv: bool, input: &[u8], size: usize) -> (Vec<i64>, Vec<(u64, String)>) {
+        let mut decoder = decoder(is_csv);
         let (mut ids, mut malformed) = (vec![], vec![]);
         let mut pieces = input.chunks(size);
         loop {
@@ -248,9 +264,9 @@ mod tests {
         let json = "\u{feff}{\"id\": 1, \"note\": \"é\"}\r\n\n{\"id\": 2}\n{\"id\": \"x\"}\n{\"id\": 4}".as_bytes();
         let csv = "\u{feff}note,id\r\n\"é\n\",1\r\n\nlast,2\nx,x\n,4".as_bytes();
         for size in 1..json.len() {
-            let (ids, malformed) = read(LineFormat::Json, json, size);
+            let (ids, malformed) = read(false, json, size);
             assert_eq!((ids, malformed[0].0), (vec![1, 2, 4], 4), "json in pieces of {size}");
-            let (ids, malformed) = read(LineFormat::Csv, csv, size);
+            let (ids, malformed) = read(true, csv, size);
             let reason = "column \"id\": invalid input syntax for type bigint: \"x\"";
             assert_eq!((ids, malformed), (vec![1, 2, 4], vec![(6, reason.to_string())]), "csv in pieces of {size}");
         }
@@ -258,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_header_that_will_not_do_is_an_error_on_its_line() {
-        let mut decoder = decoder(LineFormat::Csv);
+        let mut decoder = decoder(true);
         decoder.push(b"note\n");
         let error = decoder.read().unwrap_err();
         assert_eq!(error.message(), "the header has no column \"id\", which is not null");
@@ -268,7 +284,7 @@ mod tests {
     #[test]
     fn what_a_writer_is_told_names_stream_line_and_reason() {
         let told = |input: &str| {
-            let mut decoder = decoder(LineFormat::Csv);
+            let mut decoder = decoder(true);
             decoder.push(format!("id,note\n1,a\n{input}\n").as_bytes());
             let Step::Malformed(row) = decoder.read().unwrap() else { panic!("{input} was read") };
             let error = row.into_error("orders");

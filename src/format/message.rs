@@ -1,9 +1,14 @@
 //! Single messages as rows of declared columns: what every source that carries messages decodes them with.
 
+use std::sync::Arc;
+
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::error::{Code, Result};
+use crate::format::avro::{AvroDecoder, Framing};
+use crate::format::avro_column::AvroColumn;
+use crate::format::avro_schema::AvroSchema;
 use crate::format::csv::CsvDecoder;
 use crate::format::debezium::{Deletes, EnvelopeDecoder, EnvelopeField};
 use crate::format::fields::utf8;
@@ -14,8 +19,22 @@ use crate::format::row::RowBuilder;
 use crate::format::text::{self, Value, ValueError};
 use crate::pg_type::PgType;
 
+/// Why a message was not appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageFailure {
+    /// [`MessageDecoder::add_writer`] must be called with the schema of this number first.
+    UnknownSchema(u32),
+    Malformed(ValueError),
+}
+
+impl From<ValueError> for MessageFailure {
+    fn from(error: ValueError) -> Self {
+        MessageFailure::Malformed(error)
+    }
+}
+
 /// How a message's bytes hold a row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum MessageFormat {
     /// A JSON object; where in it each column stands.
     Json { paths: Vec<JsonPath> },
@@ -26,6 +45,15 @@ pub enum MessageFormat {
     /// A change as Debezium writes it in JSON; where in the row's image each column stands. The schema has the envelope's
     /// fields behind those columns.
     Debezium { paths: Vec<JsonPath>, deletes: Deletes, envelope: Vec<EnvelopeField> },
+    /// A record in Avro's binary encoding, as the reader's schema has it.
+    Avro { reader: Arc<AvroSchema>, columns: Vec<AvroColumn>, framing: Framing },
+}
+
+impl MessageFormat {
+    /// JSON whose members have the columns' names.
+    pub fn json(schema: &SchemaRef) -> Self {
+        MessageFormat::Json { paths: schema.fields().iter().map(|field| JsonPath::member(field.name())).collect() }
+    }
 }
 
 /// Reads messages one by one; a message makes a row or none.
@@ -34,11 +62,12 @@ pub enum MessageDecoder {
     Csv(Box<CsvDecoder>),
     Raw(RawDecoder),
     Debezium(EnvelopeDecoder),
+    Avro(Box<AvroDecoder>),
 }
 
 impl MessageDecoder {
     /// # Errors
-    /// 0A000 for a column of an Arrow type that no type of PostgreSQL stands for.
+    /// 0A000 for a column of an Arrow type that no type of PostgreSQL stands for; for Avro as [`AvroDecoder::try_new`].
     pub fn try_new(format: &MessageFormat, schema: &SchemaRef) -> Result<Self> {
         Ok(match format {
             MessageFormat::Json { paths } => MessageDecoder::Json(JsonDecoder::with_paths(schema, paths)?),
@@ -47,23 +76,40 @@ impl MessageDecoder {
             MessageFormat::Debezium { paths, deletes, envelope } => {
                 MessageDecoder::Debezium(EnvelopeDecoder::try_new(schema, paths, *deletes, envelope)?)
             }
+            MessageFormat::Avro { reader, columns, framing } => {
+                MessageDecoder::Avro(Box::new(AvroDecoder::try_new(schema, Arc::clone(reader), columns, *framing)?))
+            }
         })
     }
 
     /// Appends the row that a message holds; false if by its format it holds none. `None` is a message without a value.
     ///
     /// # Errors
-    /// What is malformed; nothing has been appended then.
-    pub fn append(&mut self, message: Option<&[u8]>) -> Result<bool, ValueError> {
+    /// A schema that is not known, or what is malformed; nothing has been appended then.
+    pub fn append(&mut self, message: Option<&[u8]>) -> Result<bool, MessageFailure> {
         match (self, message) {
-            (MessageDecoder::Raw(decoder), message) => decoder.append(message).map(|()| true),
+            (MessageDecoder::Raw(decoder), message) => decoder.append(message)?,
             // What Debezium sends behind a delete, so that the broker may forget the key.
-            (MessageDecoder::Debezium(_), None) => Ok(false),
-            (_, None) => Err(malformed("the message has no value (a tombstone)")),
-            (MessageDecoder::Json(decoder), Some(bytes)) => decoder.append(utf8(bytes)?).map(|()| true),
-            (MessageDecoder::Csv(decoder), Some(bytes)) => decoder.append(one_record(bytes)?).map(|()| true),
-            (MessageDecoder::Debezium(decoder), Some(bytes)) => decoder.append(utf8(bytes)?),
+            (MessageDecoder::Debezium(_), None) => return Ok(false),
+            (_, None) => return Err(malformed("the message has no value (a tombstone)").into()),
+            (MessageDecoder::Json(decoder), Some(bytes)) => decoder.append(utf8(bytes)?)?,
+            (MessageDecoder::Csv(decoder), Some(bytes)) => decoder.append(one_record(bytes)?)?,
+            (MessageDecoder::Debezium(decoder), Some(bytes)) => return Ok(decoder.append(utf8(bytes)?)?),
+            (MessageDecoder::Avro(decoder), Some(bytes)) => decoder.append(bytes)?,
         }
+        Ok(true)
+    }
+
+    /// Messages with this number in front were written with this schema.
+    pub fn add_writer(&mut self, id: u32, writer: &AvroSchema) {
+        if let MessageDecoder::Avro(decoder) = self {
+            decoder.add_writer(id, writer);
+        }
+    }
+
+    /// Whether a line holds nothing that could be a row. Raw ones may be empty.
+    pub(crate) fn is_blank(&self, line: &[u8]) -> bool {
+        !matches!(self, MessageDecoder::Raw(_)) && line.trim_ascii().is_empty()
     }
 
     /// Rows since the last [`MessageDecoder::finish`].
@@ -73,6 +119,7 @@ impl MessageDecoder {
             MessageDecoder::Csv(decoder) => decoder.len(),
             MessageDecoder::Raw(decoder) => decoder.rows.len(),
             MessageDecoder::Debezium(decoder) => decoder.len(),
+            MessageDecoder::Avro(decoder) => decoder.len(),
         }
     }
 
@@ -87,6 +134,7 @@ impl MessageDecoder {
             MessageDecoder::Csv(decoder) => decoder.is_full(),
             MessageDecoder::Raw(decoder) => decoder.rows.is_full(),
             MessageDecoder::Debezium(decoder) => decoder.is_full(),
+            MessageDecoder::Avro(decoder) => decoder.is_full(),
         }
     }
 
@@ -100,6 +148,7 @@ impl MessageDecoder {
             MessageDecoder::Csv(decoder) => decoder.finish(),
             MessageDecoder::Raw(decoder) => decoder.rows.finish(),
             MessageDecoder::Debezium(decoder) => decoder.finish(),
+            MessageDecoder::Avro(decoder) => decoder.finish(),
         }
     }
 }

@@ -14,7 +14,12 @@ fn schema(columns: &[(&str, &str, bool)]) -> SchemaRef {
 fn read(format: &MessageFormat, schema: &SchemaRef, messages: &[Option<&[u8]>]) -> (Vec<String>, Vec<String>) {
     let mut decoder = MessageDecoder::try_new(format, schema).unwrap();
     let appended = messages.iter().map(|message| decoder.append(*message));
-    let reasons = appended.filter_map(|appended| appended.err().map(|error| error.message)).collect();
+    let reasons = appended.filter_map(|appended| match appended {
+        Ok(_) => None,
+        Err(MessageFailure::Malformed(error)) => Some(error.message),
+        Err(MessageFailure::UnknownSchema(id)) => Some(format!("schema {id}")),
+    });
+    let reasons = reasons.collect();
     let shown = pretty_format_batches(&[decoder.finish().unwrap()]).unwrap().to_string();
     assert!(decoder.is_empty());
     let cells =
@@ -95,4 +100,20 @@ fn a_tombstone_behind_a_delete_makes_no_row() {
     let messages: [Option<&[u8]>; 3] =
         [Some(br#"{"op": "d", "before": {"id": 1}}"#), None, Some(br#"{"op": "c", "after": {"id": 2}}"#)];
     assert_eq!(read(&format, &schema, &messages), (vec!["1".to_string(), "2".to_string()], vec![]));
+}
+
+#[test]
+fn messages_of_avro_are_read_once_their_schema_is_known() {
+    let json = r#"{"type": "record", "name": "order", "fields": [{"name": "id", "type": "long"}]}"#;
+    let reader = Arc::new(AvroSchema::parse(json).unwrap());
+    let schema = Arc::new(Schema::new(reader.columns().unwrap()));
+    let format = MessageFormat::Avro { reader: Arc::clone(&reader), columns: vec![], framing: Framing::Confluent };
+    let mut decoder = MessageDecoder::try_new(&format, &schema).unwrap();
+    let message: &[u8] = &[0, 0, 0, 0, 7, 84];
+    assert_eq!(decoder.append(Some(message)), Err(MessageFailure::UnknownSchema(7)));
+    decoder.add_writer(7, &reader);
+    assert_eq!(decoder.append(Some(message)), Ok(true));
+    assert!(decoder.append(None).is_err());
+    let shown = pretty_format_batches(&[decoder.finish().unwrap()]).unwrap().to_string();
+    assert!(shown.contains("| 42 |"), "{shown}");
 }

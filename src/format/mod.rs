@@ -2,9 +2,20 @@
 //!
 //! `record.rs` finds where records end, `fields.rs` takes them apart, and `json.rs`, `csv.rs` and `copy.rs` read rows
 //! (`copy_binary.rs` with `binary.rs`) with `text.rs`, which knows PostgreSQL's input syntax (`number.rs`, `datetime.rs` with `time_zone.rs`, `interval.rs`, `literal.rs`). `settings.rs` is what a session says
-//! of both. `row.rs` collects the rows, `lines.rs` reads them out of pieces that come one by one, `message.rs` reads messages one by one, among them the changes that `debezium.rs` knows, and `file.rs` and `parquet_file.rs` read whole files that way. Everything here blocks: callers that must
+//! of both. `avro.rs` reads Avro's messages with the other `avro_*.rs`, beginning with `avro_schema.rs`. `row.rs` collects the rows, `lines.rs` reads them out of pieces that come one by one, `message.rs` reads messages one by one, among them the changes that `debezium.rs` knows, and `file.rs`, `parquet_file.rs` and `avro_file.rs` read whole files that way. Everything here blocks: callers that must
 //! not wait put it on a thread of its own.
 
+pub mod avro;
+pub mod avro_column;
+mod avro_default;
+mod avro_file;
+mod avro_json;
+mod avro_parser;
+mod avro_plan;
+mod avro_resolve;
+pub mod avro_schema;
+mod avro_value;
+mod avro_wire;
 pub(crate) mod binary;
 pub mod copy;
 pub mod copy_binary;
@@ -31,8 +42,7 @@ pub(crate) mod time_zone;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use file::{read_all, read_bytes, read_rows};
-pub use parquet_file::{parquet_schema, parquet_schema_of_bytes};
+pub use file::{FileRows, file_schema, read_all, read_bytes, read_rows, schema_of_bytes};
 
 /// How a file's or a message's bytes hold rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +52,8 @@ pub enum FileFormat {
     /// With a header line.
     Csv,
     Parquet,
+    /// An object container file.
+    Avro,
 }
 
 /// Where a file's bytes are.

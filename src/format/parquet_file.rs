@@ -1,10 +1,8 @@
 //! Parquet files: their columns as PostgreSQL's types, and their rows.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, concat_batches};
-use bytes::Bytes;
 use datafusion::arrow::array::{Array, RecordBatch, RecordBatchOptions, new_null_array};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
@@ -14,27 +12,15 @@ use parquet::file::reader::ChunkReader;
 
 use crate::error::{Code, Error, Result};
 use crate::format::OnMalformed;
-use crate::format::file::{Reading, open};
+use crate::format::file::Reading;
 use crate::format::row::BATCH_ROWS;
 use crate::pg_type::PgType;
 
-/// The columns of the file at `path`, each of the Arrow type that holds its PostgreSQL type. Blocks.
+/// The columns of the file, each of the Arrow type that holds its PostgreSQL type; `name` is its name for people.
 ///
 /// # Errors
 /// 22000 for a file that cannot be read, 0A000 for a column without a type in PostgreSQL, naming it.
-pub fn parquet_schema(path: &Path) -> Result<SchemaRef> {
-    schema_in(&path.display().to_string(), open(path)?)
-}
-
-/// As [`parquet_schema`], of a file whose bytes are here; `name` is its name for people.
-///
-/// # Errors
-/// The same.
-pub fn parquet_schema_of_bytes(name: &str, bytes: Bytes) -> Result<SchemaRef> {
-    schema_in(name, bytes)
-}
-
-fn schema_in(name: &str, file: impl ChunkReader + 'static) -> Result<SchemaRef> {
+pub(crate) fn parquet_schema(name: &str, file: impl ChunkReader + 'static) -> Result<SchemaRef> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| unreadable(name, error))?;
     let mut fields = Vec::with_capacity(reader.schema().fields().len());
     for field in reader.schema().fields() {

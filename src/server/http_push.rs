@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::SchemaRef;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
@@ -108,10 +109,10 @@ async fn take(
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, error).with_header(ALLOW, "POST"));
     }
     let stream = shared.catalog().push_stream_named(stream, rights)?;
-    let format = line_format(&head.headers)?;
+    let format = line_format(&head.headers, &stream.schema())?;
     check_encoding(&head.headers)?;
     let _place = intake.requests.try_acquire().map_err(|_| busy())?;
-    let mut rows = Rows::try_new(&stream, format)?;
+    let mut rows = Rows::try_new(&stream, &format)?;
     let mut large = None;
     while let Some(piece) = upload.next().await? {
         rows.push(&piece)?;
@@ -132,7 +133,7 @@ fn busy() -> Refusal {
 }
 
 /// What the body says it is.
-fn line_format(headers: &HeaderMap) -> Result<LineFormat, Refusal> {
+fn line_format(headers: &HeaderMap, schema: &SchemaRef) -> Result<LineFormat, Refusal> {
     let refuse = |message: String| {
         let error = Error::unsupported(message).with_hint(
             "Send application/x-ndjson (or application/jsonl, application/json), one JSON object a line, or text/csv with a header line.",
@@ -147,7 +148,7 @@ fn line_format(headers: &HeaderMap) -> Result<LineFormat, Refusal> {
     let mut parts = content_type.split(';').map(str::trim);
     let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
         // Who sends one object, or lines of them, often calls it JSON.
-        "application/x-ndjson" | "application/jsonl" | "application/json" => LineFormat::Json,
+        "application/x-ndjson" | "application/jsonl" | "application/json" => LineFormat::json(schema),
         "text/csv" => LineFormat::Csv,
         other => return refuse(format!("content type \"{other}\" is not accepted")),
     };
@@ -192,7 +193,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn try_new(stream: &'a PushStream, format: LineFormat) -> Result<Self> {
+    fn try_new(stream: &'a PushStream, format: &LineFormat) -> Result<Self> {
         let decoder = LineDecoder::try_new(&stream.schema(), format)?;
         Ok(Rows { stream, decoder, batches: vec![], bytes: 0 })
     }

@@ -15,7 +15,7 @@ use super::follow::{FollowedFile, Follower};
 use super::progress::Progress;
 use super::{Range, RangeChoice, Reading, Source, Start, StartKind};
 use crate::error::{Code, Error, Result};
-use crate::format::{FileFormat, OnMalformed, parquet_schema, read_rows};
+use crate::format::{FileFormat, FileRows, OnMalformed, file_schema, read_rows};
 
 /// Batches that are read ahead.
 const READ_AHEAD: usize = 2;
@@ -28,34 +28,35 @@ pub struct FileSource {
 struct File {
     name: String,
     path: PathBuf,
-    format: FileFormat,
+    rows: FileRows,
     schema: SchemaRef,
     on_malformed: OnMalformed,
     progress: Arc<Progress>,
 }
 
 impl FileSource {
-    /// `schema` holds the declared columns; `None` for parquet, whose files know their own.
+    /// `schema` holds the columns of lines; parquet and avro files know their own.
     ///
     /// # Errors
     /// When the file is not there, or is not what it is declared to be.
     pub fn try_new(
         name: String,
         path: PathBuf,
-        format: FileFormat,
-        schema: Option<SchemaRef>,
+        rows: FileRows,
+        schema: SchemaRef,
         on_malformed: OnMalformed,
     ) -> Result<Self> {
         if let Err(error) = std::fs::metadata(&path) {
             let message = format!("file {} of stream \"{name}\" cannot be read: {error}", path.display());
             return Err(Error::new(Code::DataException, message));
         }
-        let schema = match schema {
-            Some(schema) => schema,
-            None => parquet_schema(&path)?,
+        let schema = match rows {
+            FileRows::Lines(_) => schema,
+            FileRows::Parquet => file_schema(&path, FileFormat::Parquet)?,
+            FileRows::Avro => file_schema(&path, FileFormat::Avro)?,
         };
         let progress = Arc::default();
-        Ok(FileSource { file: Arc::new(File { name, path, format, schema, on_malformed, progress }) })
+        Ok(FileSource { file: Arc::new(File { name, path, rows, schema, on_malformed, progress }) })
     }
 }
 
@@ -94,9 +95,9 @@ impl Source for FileSource {
                 // A reader that has gone ends the reading.
                 sender.blocking_send(projected).is_ok()
             };
-            let File { name, path, format, schema, on_malformed, progress } = file.as_ref();
+            let File { name, path, rows, schema, on_malformed, progress } = file.as_ref();
             let skipped = progress.skipped();
-            read_rows(name, path, *format, schema, *on_malformed, skipped, &mut send).map_err(DataFusionError::from)
+            read_rows(name, path, rows, schema, *on_malformed, skipped, &mut send).map_err(DataFusionError::from)
         });
         Ok(builder.build())
     }

@@ -218,13 +218,13 @@ impl FollowedFile {
 
 impl Reading {
     fn try_new(followed: &FollowedFile, tail: Tail) -> Result<Self> {
-        let decoder = LineDecoder::try_new(&followed.schema, followed.format)?;
+        let decoder = LineDecoder::try_new(&followed.schema, &followed.format)?;
         Ok(Reading { tail, decoder, first_byte: 0, is_over: false })
     }
 
     fn rewind(&mut self, followed: &FollowedFile) -> Result<()> {
         self.tail.rewind();
-        self.decoder = LineDecoder::try_new(&followed.schema, followed.format)?;
+        self.decoder = LineDecoder::try_new(&followed.schema, &followed.format)?;
         self.first_byte = 0;
         Ok(())
     }

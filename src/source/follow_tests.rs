@@ -21,20 +21,21 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(format: LineFormat, on_malformed: OnMalformed) -> Scene {
+    fn new(is_csv: bool, on_malformed: OnMalformed) -> Scene {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows");
         let schema = Arc::new(Schema::new(vec![PgType::Int8.field("id", false), PgType::Text.field("note", true)]));
+        let format = if is_csv { LineFormat::Csv } else { LineFormat::json(&schema) };
         let followed = Arc::new(FollowedFile { name: "orders".into(), path, format, schema, on_malformed });
         Scene { _folder: folder, followed, skipped: AtomicU64::new(0) }
     }
 
     fn json() -> Scene {
-        Scene::new(LineFormat::Json, OnMalformed::Fail)
+        Scene::new(false, OnMalformed::Fail)
     }
 
     fn csv() -> Scene {
-        Scene::new(LineFormat::Csv, OnMalformed::Fail)
+        Scene::new(true, OnMalformed::Fail)
     }
 
     fn path(&self) -> &Path {
@@ -251,7 +252,7 @@ async fn rows_before_a_malformed_one_come_first() {
 
 #[tokio::test(start_paused = true)]
 async fn skipped_rows_are_counted() {
-    let scene = Scene::new(LineFormat::Json, OnMalformed::Skip);
+    let scene = Scene::new(false, OnMalformed::Skip);
     scene.append("nonsense\n".to_string() + &row(1) + "\n{}\n");
     let mut follower = scene.read_from_beginning().await;
     assert_eq!(scene.rows(&mut follower).await, ["1 row 1"]);

@@ -28,19 +28,23 @@ use super::kafka_health::{Health, ReaderContext};
 use super::kafka_locate::{self, Span, assignment};
 use super::kafka_rows::{MessageRows, RowShape};
 use super::progress::Progress;
+use super::registry::{RegistryError, SchemaRegistry};
 use super::{Range, RangeChoice, Reading, Source, StartKind, Until};
 use crate::error::{Code, Error, Result};
 use crate::format::OnMalformed;
+use crate::format::avro_schema::AvroSchema;
+use crate::format::message::malformed;
 
 /// Batches that are read ahead.
 const READ_AHEAD: usize = 2;
 /// How often a reading looks whether it should do something else than read.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a registry that does not answer is left alone.
+const REGISTRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a topic may seem to be gone, as it does while brokers start.
 const MISSING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A topic as declared.
-#[derive(Debug)]
 pub struct KafkaStream {
     /// The stream's in the catalog.
     pub name: String,
@@ -50,6 +54,16 @@ pub struct KafkaStream {
     pub on_malformed: OnMalformed,
     /// How often to look for new partitions.
     pub discover_every: Duration,
+    /// Who knows the schemas of messages, if they name one.
+    pub registry: Option<Arc<SchemaRegistry>>,
+    /// For people: the schema that the columns are of.
+    pub schema_found: Option<String>,
+}
+
+impl fmt::Debug for KafkaStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaStream").field("name", &self.name).field("topic", &self.topic).finish_non_exhaustive()
+    }
 }
 
 /// The messages of a topic, as rows.
@@ -98,7 +112,8 @@ impl Source for KafkaSource {
         let partitions = kafka_locate::partitions(&self.connection, &self.stream.topic, &consumer, &health).await?;
         let noun = if partitions.len() == 1 { "partition" } else { "partitions" };
         let (topic, connection) = (&self.stream.topic, self.connection.name());
-        Ok(format!("kafka topic {topic} of connection \"{connection}\", {} {noun}", partitions.len()))
+        let schema = self.stream.schema_found.as_ref().map(|schema| format!(", {schema}")).unwrap_or_default();
+        Ok(format!("kafka topic {topic} of connection \"{connection}\", {} {noun}{schema}", partitions.len()))
     }
 
     async fn open(&self, reading: Reading) -> Result<SendableRecordBatchStream> {
@@ -175,8 +190,8 @@ impl Run {
                 self.tick(&mut discovery).await?;
                 continue;
             };
-            let taken = match self.take(message) {
-                Ok(()) => self.take_ready(&mut messages),
+            let taken = match self.take(message).await {
+                Ok(()) => self.take_ready(&mut messages).await,
                 Err(error) => Err(error),
             };
             // What was read before an error is sent before it.
@@ -189,17 +204,17 @@ impl Run {
     }
 
     /// Takes messages that are there already, up to a batch's worth of them.
-    fn take_ready(&mut self, messages: &mut MessageStream<'_, ReaderContext>) -> Result<()> {
+    async fn take_ready(&mut self, messages: &mut MessageStream<'_, ReaderContext>) -> Result<()> {
         while !self.rows.is_full() {
             match messages.next().now_or_never().flatten() {
-                Some(message) => self.take(message)?,
+                Some(message) => self.take(message).await?,
                 None => return Ok(()),
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, message: Result<BorrowedMessage<'_>, KafkaError>) -> Result<()> {
+    async fn take(&mut self, message: Result<BorrowedMessage<'_>, KafkaError>) -> Result<()> {
         let message = match message {
             Ok(message) => message,
             Err(KafkaError::PartitionEOF(partition)) => {
@@ -217,9 +232,41 @@ impl Run {
             self.reached(partition, offset);
             return Ok(());
         }
-        self.rows.append(&message)?;
+        while let Some(id) = self.rows.append(&message)? {
+            match self.schema(id).await {
+                Ok(schema) => self.rows.add_writer(id, &schema),
+                Err(reason) => {
+                    self.rows.refuse(&message, &malformed(reason))?;
+                    break;
+                }
+            }
+        }
         self.reached(partition, offset + 1);
         Ok(())
+    }
+
+    /// The schema of that number. A registry that is not there is waited for, as a broker is.
+    ///
+    /// # Errors
+    /// Why messages that name it cannot be read.
+    async fn schema(&self, id: u32) -> Result<Arc<AvroSchema>, String> {
+        let Some(registry) = &self.stream.registry else {
+            return Err(format!("the message names schema {id}, and no registry is declared"));
+        };
+        loop {
+            match registry.by_id(id).await {
+                Ok(Some(schema)) => {
+                    self.health.found_registry();
+                    return Ok(schema);
+                }
+                Ok(None) => return Err(format!("schema {id} is not known to the registry")),
+                Err(RegistryError::Failed { message }) => return Err(message),
+                Err(RegistryError::Unavailable { message }) => {
+                    self.health.lost_registry(&message);
+                    tokio::time::sleep(REGISTRY_PAUSE).await;
+                }
+            }
+        }
     }
 
     /// Takes note that a bounded reading has come to an offset.

@@ -26,12 +26,28 @@ pub(super) struct Health {
 
 #[derive(Default)]
 struct State {
-    /// Whether the client was told that a broker is gone, and not yet that it is back.
-    is_lost: bool,
+    /// Of what the client was told that it is gone, and not yet that it is back.
+    awaited: Option<Awaited>,
     /// What the library said last.
     reason: String,
     /// The offset to be read next of each partition; beyond the last message there may be marks of transactions.
     positions: BTreeMap<i32, Position>,
+}
+
+/// What a reading cannot go on without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    Broker,
+    Registry,
+}
+
+impl Awaited {
+    fn name(self) -> &'static str {
+        match self {
+            Awaited::Broker => "broker",
+            Awaited::Registry => "schema registry",
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -84,30 +100,46 @@ impl Health {
 
     /// A broker is gone. Told once until it is back.
     pub(super) fn lost(&self, error: &KafkaError) {
-        let mut state = self.state();
-        let reason = match state.reason.is_empty() {
-            true => error.to_string(),
-            false => state.reason.clone(),
-        };
-        if std::mem::replace(&mut state.is_lost, true) {
+        let told = self.reason();
+        let reason = if told.is_empty() { error.to_string() } else { told };
+        self.waits_for(Awaited::Broker, &reason);
+    }
+
+    /// The registry of schemas does not answer. Told once until it does.
+    pub(super) fn lost_registry(&self, reason: &str) {
+        self.waits_for(Awaited::Registry, reason);
+    }
+
+    fn waits_for(&self, awaited: Awaited, reason: &str) {
+        if self.state().awaited.replace(awaited) == Some(awaited) {
             return;
         }
-        drop(state);
-        let message = format!("stream \"{}\" waits for its broker: {reason}", self.stream);
+        let message = format!("stream \"{}\" waits for its {}: {reason}", self.stream, awaited.name());
         tracing::warn!("{message}");
         self.reader.set_waiting(true);
         self.reader.progress().note(&Error::new(Code::StoreUnavailable, reason));
-        self.notices.tell(
-            Error::new(Code::Notice, message).with_hint("Rows go on where they stopped when the broker is back."),
-        );
+        let hint = format!("Rows go on where they stopped when the {} is back.", awaited.name());
+        self.notices.tell(Error::new(Code::Notice, message).with_hint(hint));
     }
 
     /// The brokers are there.
     pub(super) fn found(&self) {
-        if !std::mem::take(&mut self.state().is_lost) {
+        self.has_back(Awaited::Broker);
+    }
+
+    /// The registry has answered.
+    pub(super) fn found_registry(&self) {
+        self.has_back(Awaited::Registry);
+    }
+
+    fn has_back(&self, awaited: Awaited) {
+        let mut state = self.state();
+        if state.awaited != Some(awaited) {
             return;
         }
-        let message = format!("stream \"{}\" has its broker back", self.stream);
+        state.awaited = None;
+        drop(state);
+        let message = format!("stream \"{}\" has its {} back", self.stream, awaited.name());
         tracing::info!("{message}");
         self.reader.set_waiting(false);
         self.notices.tell(Error::new(Code::Notice, message));

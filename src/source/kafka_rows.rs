@@ -11,8 +11,10 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use super::kafka::KafkaStream;
 use super::progress::Progress;
 use crate::error::{Code, Error, Result};
+use crate::format::avro_schema::AvroSchema;
+use crate::format::debezium::EnvelopeField;
 use crate::format::fields::utf8;
-use crate::format::message::{MessageDecoder, MessageFormat, malformed};
+use crate::format::message::{MessageDecoder, MessageFailure, MessageFormat, malformed};
 use crate::format::text::{ColumnBuilder, Value, ValueError};
 use crate::format::{OnMalformed, malformed_row};
 use crate::pg_type::PgType;
@@ -121,31 +123,37 @@ pub struct RowShape {
 
 /// A column beside those of the payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MetadataColumn {
-    /// Made by the format: the next of the payload's schema.
-    OfFormat(Field),
-    OfMessage(String, MessageField),
+pub struct MetadataColumn {
+    pub name: String,
+    pub of: MetadataField,
+}
+
+/// Who says what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataField {
+    Message(MessageField),
+    /// The format makes it, as the next behind the payload's own columns.
+    Envelope(EnvelopeField),
 }
 
 impl RowShape {
     /// `columns` are the payload's; `metadata` stands behind them in its own order.
     pub fn new(format: MessageFormat, columns: Vec<Field>, metadata: Vec<MetadataColumn>) -> Self {
-        let of_format = metadata.iter().filter_map(|column| match column {
-            MetadataColumn::OfFormat(field) => Some(field.clone()),
-            MetadataColumn::OfMessage(..) => None,
+        let of_format = metadata.iter().filter_map(|column| match column.of {
+            MetadataField::Envelope(field) => Some(field.column(&column.name)),
+            MetadataField::Message(_) => None,
         });
         let payload: Vec<Field> = columns.iter().cloned().chain(of_format).collect();
-        let (mut next_payload, mut fields, mut positions) =
-            (columns.len(), vec![], (0..columns.len()).collect::<Vec<_>>());
-        let mut all = columns;
-        for column in metadata {
-            match column {
-                MetadataColumn::OfFormat(field) => {
+        let mut positions: Vec<usize> = (0..columns.len()).collect();
+        let (mut next_payload, mut fields, mut all) = (columns.len(), vec![], columns);
+        for MetadataColumn { name, of } in metadata {
+            match of {
+                MetadataField::Envelope(field) => {
                     positions.push(next_payload);
                     next_payload += 1;
-                    all.push(field);
+                    all.push(field.column(&name));
                 }
-                MetadataColumn::OfMessage(name, field) => {
+                MetadataField::Message(field) => {
                     positions.push(payload.len() + fields.len());
                     all.push(field.column(&name));
                     fields.push(field);
@@ -209,20 +217,41 @@ impl MessageRows {
         })
     }
 
-    /// Reads a message. One that is malformed is skipped, counted and logged if the stream is declared so.
+    /// Reads a message. One that is malformed is skipped, counted and logged if the stream is declared so. `Some` is the
+    /// number of a schema that must be added before the message can be read; then nothing has happened.
     ///
     /// # Errors
     /// 22P02 for a malformed message otherwise, with its place.
-    pub(super) fn append(&mut self, message: &BorrowedMessage<'_>) -> Result<()> {
-        self.messages += 1;
-        self.positions.insert(message.partition(), message.offset() + 1);
+    pub(super) fn append(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<u32>> {
         match self.read(message) {
-            Ok(()) => Ok(()),
-            Err(error) => self.malformed(message, &error),
+            Ok(()) => self.count(message),
+            Err(MessageFailure::UnknownSchema(id)) => return Ok(Some(id)),
+            Err(MessageFailure::Malformed(error)) => self.refuse(message, &error)?,
         }
+        Ok(None)
     }
 
-    fn read(&mut self, message: &BorrowedMessage<'_>) -> Result<(), ValueError> {
+    /// Messages with this number in front were written with this schema.
+    pub(super) fn add_writer(&mut self, id: u32, writer: &AvroSchema) {
+        self.decoder.add_writer(id, writer);
+    }
+
+    /// Takes a message for malformed.
+    ///
+    /// # Errors
+    /// As [`MessageRows::append`].
+    pub(super) fn refuse(&mut self, message: &BorrowedMessage<'_>, error: &ValueError) -> Result<()> {
+        self.malformed(message, error)?;
+        self.count(message);
+        Ok(())
+    }
+
+    fn count(&mut self, message: &BorrowedMessage<'_>) {
+        self.messages += 1;
+        self.positions.insert(message.partition(), message.offset() + 1);
+    }
+
+    fn read(&mut self, message: &BorrowedMessage<'_>) -> Result<(), MessageFailure> {
         let values = self.metadata.iter().map(|(field, _)| field.value(message)).collect::<Result<Vec<_>, _>>()?;
         if self.decoder.append(message.payload())? {
             for (value, (_, column)) in values.into_iter().zip(&mut self.metadata) {

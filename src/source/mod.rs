@@ -1,12 +1,14 @@
 //! Where a stream's rows come from: one file a source, all behind [`Source`].
 //!
-//! `exec.rs` is any of them as an operator, `progress.rs` what is told of their readers.
+//! `exec.rs` is any of them as an operator, `progress.rs` what is told of their readers, `registry.rs` where the
+//! schemas of messages come from.
 
 pub mod exec;
 pub mod file;
 pub mod follow;
 pub mod generator;
 pub mod kafka;
+pub mod kafka_avro;
 pub mod kafka_connection;
 mod kafka_health;
 mod kafka_locate;
@@ -14,6 +16,7 @@ pub mod kafka_rows;
 pub mod kafka_token;
 pub mod progress;
 pub mod push;
+pub mod registry;
 mod ring;
 mod tail;
 

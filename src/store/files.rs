@@ -36,9 +36,9 @@ const FILES_AT_ONCE: usize = 4;
 pub struct FilesTable {
     pub pattern: FilesPattern,
     pub format: FileFormat,
-    /// Name, type, and whether NULL may be; empty for parquet, whose files name their columns.
+    /// Name, type, and whether NULL may be; empty for parquet and avro, whose files name their columns.
     pub columns: Vec<(String, PgType, bool)>,
-    /// Types of columns that stand in folders' names, for parquet; those that are not here are text.
+    /// Types of columns that stand in folders' names, for parquet and avro; those that are not here are text.
     pub partitions: Vec<(String, PgType)>,
 }
 
@@ -57,7 +57,7 @@ impl DeclaredTable for FilesDeclared {
     async fn connect(&self) -> Result<Arc<dyn Store>, StoreError> {
         let FilesDeclared { name, connection, table } = self;
         let schema = match table.columns.is_empty() {
-            true => parquet_schema(name, connection, table).await?,
+            true => schema_of_first(name, connection, table).await?,
             false => {
                 let fields = table.columns.iter().map(|(name, pg_type, nullable)| pg_type.field(name, *nullable));
                 Arc::new(Schema::new(fields.collect::<Vec<_>>()))
@@ -73,13 +73,18 @@ impl DeclaredTable for FilesDeclared {
 }
 
 /// The columns of the first file, and those that stand in its folders' names.
-async fn parquet_schema(name: &str, connection: &FilesConnection, table: &FilesTable) -> Result<SchemaRef, StoreError> {
+async fn schema_of_first(
+    name: &str,
+    connection: &FilesConnection,
+    table: &FilesTable,
+) -> Result<SchemaRef, StoreError> {
     let store = connection.store()?;
     let files = list(store.as_ref(), name, connection, table).await?;
     let Some((first, partitions)) = files.into_iter().next() else { return Err(no_files(name, connection, table)) };
     let bytes = fetch(store.as_ref(), &first).await?;
     let file = first.location.to_string();
-    let schema = blocking(move || format::parquet_schema_of_bytes(&file, bytes)).await?;
+    let file_format = table.format;
+    let schema = blocking(move || format::schema_of_bytes(&file, bytes, file_format)).await?;
     let in_folders = |field: &FieldRef| partitions.iter().any(|(name, _)| name == field.name());
     let mut fields: Vec<FieldRef> = schema.fields().iter().filter(|field| !in_folders(field)).cloned().collect();
     for (name, _) in &partitions {

@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use reqwest::Method;
 
 use super::document::{DocumentColumn, DocumentColumns, DocumentRows, Matching};
-use super::http_connection::{BodyRoom, Failure, HttpAnswer, HttpMessage};
+pub(crate) use super::http_connection::{BodyRoom, Failure, HttpAnswer, HttpMessage};
 pub use super::http_connection::{HttpConfig, HttpConnection, url_with};
 pub use super::http_hosts::{AllowedHost, AllowedHosts, Lookup};
 pub use super::http_request::{GetTarget, HttpRequest};

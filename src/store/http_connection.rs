@@ -63,18 +63,18 @@ pub struct HttpConnection {
 }
 
 /// What is sent.
-pub(super) struct HttpMessage {
-    pub(super) method: Method,
-    pub(super) url: Url,
+pub(crate) struct HttpMessage {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
     /// JSON.
-    pub(super) body: Option<Bytes>,
+    pub(crate) body: Option<Bytes>,
     /// Whether a message may quote what the service says of a failure, which may repeat the url.
-    pub(super) may_quote: bool,
+    pub(crate) may_quote: bool,
 }
 
 /// An answer of a status that is no failure.
 #[derive(Debug)]
-pub(super) enum HttpAnswer {
+pub(crate) enum HttpAnswer {
     Json(String),
     /// 204: there is nothing to say.
     Nothing,
@@ -84,7 +84,7 @@ pub(super) enum HttpAnswer {
 
 /// Why there is no answer. Texts follow what names the request: `answered 500 Internal Server Error`.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     Unavailable(String),
     Failed(String),
     /// The service finds fault with what was asked.
@@ -105,10 +105,10 @@ impl Failure {
 }
 
 /// Bytes that the answers to one request may still have; several are read at once.
-pub(super) struct BodyRoom(AtomicU64);
+pub(crate) struct BodyRoom(AtomicU64);
 
 impl BodyRoom {
-    pub(super) fn new(max_answer_bytes: u64) -> BodyRoom {
+    pub(crate) fn new(max_answer_bytes: u64) -> BodyRoom {
         BodyRoom(AtomicU64::new(max_answer_bytes))
     }
 
@@ -153,13 +153,13 @@ impl HttpConnection {
     ///
     /// # Errors
     /// Internal if the target would mean another path than it says.
-    pub(super) fn url_of(&self, target: &str) -> Result<Url> {
+    pub(crate) fn url_of(&self, target: &str) -> Result<Url> {
         url_with(&self.config.url, target)
             .ok_or_else(|| Error::internal("a target of HTTP means another path than it says"))
     }
 
     /// Sends a request when there is a place for it and the service does not rest, and reads the answer.
-    pub(super) async fn send(&self, message: &HttpMessage, room: &BodyRoom) -> Result<HttpAnswer, Failure> {
+    pub(crate) async fn send(&self, message: &HttpMessage, room: &BodyRoom) -> Result<HttpAnswer, Failure> {
         self.rest().await?;
         let place = self.places.acquire().await;
         let _place = place.map_err(|_| Failure::Unavailable("was not sent: the connection is closed".to_string()))?;

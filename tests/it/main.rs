@@ -25,6 +25,7 @@ mod protocol_stop;
 mod psql;
 mod psql_catalog;
 mod questions;
+mod registry;
 mod slt;
 mod soak;
 mod soak_changes;

@@ -185,6 +185,47 @@ async fn folders_of_a_table_in_hives_way_are_columns() {
     assert_eq!(rows_of(&client, "SELECT year, id FROM lines").await.unwrap(), ["2024|4"]);
 }
 
+#[tokio::test]
+async fn files_of_avro_name_their_columns_wherever_files_are_read() {
+    let schema = apache_avro::Schema::parse_str(
+        r#"{"type": "record", "name": "Sale", "fields": [{"name": "id", "type": "long"},
+            {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+            {"name": "tags", "type": {"type": "map", "values": "int"}}]}"#,
+    );
+    let schema = schema.unwrap();
+    let file = |id: i64| {
+        let codec = apache_avro::Codec::Snappy;
+        let mut writer = apache_avro::Writer::with_codec(&schema, vec![], codec).unwrap();
+        let mut row = apache_avro::types::Record::new(&schema).unwrap();
+        row.put("id", id);
+        row.put("at", apache_avro::types::Value::TimestampMillis(1500));
+        row.put("tags", std::collections::HashMap::from([("a", 1)]));
+        writer.append_value(row).unwrap();
+        writer.into_inner().unwrap()
+    };
+    let temporary = tempfile::tempdir().unwrap();
+    for (path, id) in [("year=2023/1.avro", 1), ("year=2024/1.avro", 2)] {
+        let local = temporary.path().join(path);
+        std::fs::create_dir_all(local.parent().unwrap()).unwrap();
+        std::fs::write(local, file(id)).unwrap();
+    }
+    let folder = temporary.path().display();
+    let one = format!("path = \"{folder}/year=2024/1.avro\"\nformat = \"avro\"\n");
+    let lookaside = Lookaside::start(&format!(
+        "[connection.lake]\ntype = \"files\"\nurl = \"{folder}\"\n\
+         [lookup.all]\nconnection = \"lake\"\npath = \"*/*.avro\"\npartitions = {{ year = \"int\" }}\n\
+         [lookup.one]\ntype = \"file\"\n{one}[stream.sales]\ntype = \"file\"\n{one}"
+    ))
+    .await;
+    let client = lookaside.connect().await;
+    assert_eq!(
+        rows_of(&client, "SELECT id, at, tags, year FROM \"all\" ORDER BY id").await.unwrap(),
+        ["1|1970-01-01 00:00:01.5+00|{\"a\":1}|2023", "2|1970-01-01 00:00:01.5+00|{\"a\":1}|2024"]
+    );
+    let joined = "SELECT s.id, o.tags FROM sales s LOOKUP JOIN one o ON o.id = s.id";
+    assert_eq!(rows_of(&client, joined).await.unwrap(), ["2|{\"a\":1}"]);
+}
+
 const NAME: &str = "SELECT p.name FROM (VALUES (1)) AS o (id) LOOKUP JOIN people p ON p.id = o.id";
 
 #[tokio::test(flavor = "multi_thread")]
