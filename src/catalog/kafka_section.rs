@@ -147,19 +147,6 @@ fn read_token_url(section: &Section) -> Option<Url> {
     url
 }
 
-/// A registry of schemas is an HTTP service.
-fn check_registry(section: &Section, connections: &Connections) {
-    if !section.has("schema_registry") {
-        return;
-    }
-    let Some(registry) = section.text("schema_registry") else { return };
-    if let Some(of) = connections.type_of(section, &registry).filter(|of| *of != "http") {
-        let message = format!("connection \"{}\" is of type \"{of}\", and no registry of schemas", registry.shown);
-        let hint = "Declare the registry as a connection of type \"http\".";
-        section.reading.complain(&registry.origin, Complaint::new(message).with_hint(hint));
-    }
-}
-
 /// A stream over a topic.
 pub(super) fn read_kafka_stream(
     section: &Section,
@@ -169,9 +156,8 @@ pub(super) fn read_kafka_stream(
     section.require("topic");
     let topic = section.text("topic");
     section.require("format");
-    let payload = read_payload(section, section.choice("format", &FORMATS));
+    let payload = read_payload(section, section.choice("format", &FORMATS), connections);
     let discover_every = section.duration("discover_every").unwrap_or(DISCOVER_EVERY);
-    check_registry(section, connections);
     let metadata = read_metadata(section, Carrier::Kafka, payload.as_ref());
     let (payload, topic) = (payload?, topic?);
     let is_topic = topic.value.len() <= MAX_TOPIC_BYTES

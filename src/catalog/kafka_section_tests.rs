@@ -2,8 +2,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::catalog::definition::{
-    ConnectionKind, Deletes, EnvelopeField, KafkaConfig, KafkaTopic, MessageField, MetadataField, PayloadFormat,
-    SslMode, StreamKind,
+    ConnectionKind, Deletes, EnvelopeField, FileStreamRows, KafkaConfig, KafkaTopic, MessageField, MetadataField,
+    PayloadFormat, SslMode, StreamKind,
 };
 use crate::catalog::file::read_text;
 use crate::source::kafka_connection::{PasswordMechanism, Sasl};
@@ -185,6 +185,55 @@ fn mistakes_in_a_stream_of_messages_are_told() {
         ),
     ] {
         assert_eq!(problems(&stream(&lines)), [expected], "{lines}");
+    }
+}
+
+#[test]
+fn avro_has_a_schema_or_a_registry_that_is_an_http_service() {
+    let avro = |lines: &str| format!("topic = \"t\"\nformat = \"avro\"\n{lines}");
+    let registry =
+        "[connection.registry]\ntype = \"http\"\nurl = \"http://127.0.0.1:1\"\nallow_hosts = [\"127.0.0.1\"]\n";
+    let of_registry = topic(&format!("{}\n{registry}", avro("schema_registry = \"registry\"\nsubject = \"s\"")));
+    let (name, subject) = ("registry".to_string(), Some("s".to_string()));
+    let expected = PayloadFormat::AvroOfRegistry { registry: name, subject, schema: None };
+    assert_eq!((of_registry.payload.format, of_registry.payload.columns.len()), (expected, 0));
+    let bare = topic(&avro("schema = \"/a.avsc\"\ncolumns = { city = { type = \"text\", path = \"$.to.city\" } }"));
+    assert_eq!(bare.payload.format, PayloadFormat::Avro { schema: "/a.avsc".into() });
+    for (lines, expected) in [
+        ("", "[stream.orders] lacks \"schema\""),
+        ("schema_registry = \"kafka\"", "connection \"kafka\" is of type \"kafka\", and no registry of schemas"),
+        ("schema_registry = \"regsitry\"", "connection \"regsitry\" does not exist"),
+        ("schema = \"a\"\nsubject = \"s\"", "[stream.orders] has \"subject\" without \"schema_registry\""),
+        ("schema = \"a\"\ndeletes = \"skip\"", "\"deletes\" in [stream.orders] goes with format = \"debezium\" alone"),
+    ] {
+        assert_eq!(problems(&stream(&avro(lines))), [expected], "{lines}");
+    }
+    let json = "topic = \"t\"\nformat = \"json\"\nschema = \"a\"\ncolumns = { a = \"int\" }";
+    assert_eq!(problems(&stream(json)), ["\"schema\" in [stream.orders] goes with format = \"avro\" alone"]);
+}
+
+#[test]
+fn lines_of_files_hold_messages_as_well() {
+    let file = |lines: &str| format!("[stream.log]\ntype = \"file\"\npath = \"x\"\n{lines}\n");
+    let read =
+        |lines: &str| read_text(&[(PathBuf::from("a.toml"), file(lines))], &|_| None).unwrap().streams.remove(0).kind;
+    let debezium = read("format = \"debezium\"\nfollow = true\ncolumns = { a = \"int\" }\nmetadata = { op = \"op\" }");
+    let StreamKind::File { rows: FileStreamRows::Messages(payload, metadata), follow: true, .. } = debezium else {
+        panic!("{debezium:?}")
+    };
+    assert_eq!((payload.format, metadata.len()), (PayloadFormat::Debezium { deletes: Deletes::Skip }, 1));
+    for (lines, expected) in [
+        (
+            "format = \"debezium\"\ncolumns = { a = \"int\" }\nmetadata = { o = \"offset\" }",
+            "\"offset\" goes with a topic of Kafka alone",
+        ),
+        (
+            "format = \"csv\"\ncolumns = { a = \"int\" }\nmetadata = { o = \"op\" }",
+            "\"metadata\" in [stream.log] goes with format = \"debezium\" alone",
+        ),
+        ("format = \"avro\"\nfollow = true", "follow = true in [stream.log] does not go with format = \"avro\""),
+    ] {
+        assert_eq!(problems(&file(lines)), [expected], "{lines}");
     }
 }
 

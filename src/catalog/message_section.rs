@@ -1,11 +1,13 @@
 //! The keys of a stream whose rows come as messages: format, columns and metadata, the same for every source.
 
 use super::columns::{DocumentsOf, named_texts, read_columns, read_document_columns};
+use super::connection_section::Connections;
 use super::definition::{
     ColumnDefinition, Deletes, EnvelopeField, MessageField, MetadataColumn, MetadataField, PayloadDefinition,
     PayloadFormat,
 };
 use super::problem::{Complaint, nearest};
+use super::reading::Text;
 use super::section::Section;
 use crate::pg_type::PgType;
 
@@ -28,9 +30,13 @@ pub(super) enum Carrier {
 }
 
 /// `columns`, with what belongs to the format; `None` if it is too wrong to tell what messages would be.
-pub(super) fn read_payload(section: &Section, word: Option<MessageWord>) -> Option<PayloadDefinition> {
+pub(super) fn read_payload(
+    section: &Section,
+    word: Option<MessageWord>,
+    connections: &Connections,
+) -> Option<PayloadDefinition> {
     let deletes = section.choice("deletes", &[("skip", Deletes::Skip), ("before", Deletes::Before)]);
-    let avro = read_avro_keys(section);
+    let avro = read_avro_keys(section, word, connections);
     let word = word?;
     refuse_keys_of_others(section, word);
     let (columns, format) = match word {
@@ -52,9 +58,13 @@ pub(super) fn read_payload(section: &Section, word: Option<MessageWord>) -> Opti
 }
 
 /// Where the schemas of Avro come from; `None`, with a complaint if the format is avro, if that is not said.
-fn read_avro_keys(section: &Section) -> Option<PayloadFormat> {
+fn read_avro_keys(section: &Section, word: Option<MessageWord>, connections: &Connections) -> Option<PayloadFormat> {
     let (schema, subject) = (section.path("schema"), section.text("subject"));
-    let registry = section.text("schema_registry").map(|registry| registry.value);
+    let registry = section.text("schema_registry");
+    if let Some(registry) = &registry {
+        check_registry(section, registry, connections);
+    }
+    let registry = registry.map(|registry| registry.value);
     match (registry, schema) {
         (Some(registry), schema) => {
             if schema.is_some() && subject.is_some() {
@@ -72,7 +82,7 @@ fn read_avro_keys(section: &Section) -> Option<PayloadFormat> {
             Some(PayloadFormat::Avro { schema })
         }
         (None, None) => {
-            if section.is_text("format", "avro") && !section.has("schema") && !section.has("schema_registry") {
+            if word == Some(MessageWord::Avro) && !section.has("schema") && !section.has("schema_registry") {
                 let complaint = Complaint::new(format!("{} lacks \"schema\"", section.title));
                 section.complain(complaint.with_hint(
                     "Write schema = \"FILE.avsc\", or schema_registry = \"…\" where messages name their schemas.",
@@ -80,6 +90,15 @@ fn read_avro_keys(section: &Section) -> Option<PayloadFormat> {
             }
             None
         }
+    }
+}
+
+/// A registry of schemas is an HTTP service.
+fn check_registry(section: &Section, registry: &Text, connections: &Connections) {
+    if let Some(of) = connections.type_of(section, registry).filter(|of| *of != "http") {
+        let message = format!("connection \"{}\" is of type \"{of}\", and no registry of schemas", registry.shown);
+        let hint = "Declare the registry as a connection of type \"http\".";
+        section.reading.complain(&registry.origin, Complaint::new(message).with_hint(hint));
     }
 }
 

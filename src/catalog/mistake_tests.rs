@@ -76,11 +76,11 @@ fn what_later_versions_bring_is_refused() {
         ),
         (
             "[stream.s]\ntype = \"file\"\npath = \"x\"\nformat = \"parquet\"\nfollow = true".to_string(),
-            "5:10: follow = true in [stream.s] does not go with format = \"parquet\" (hint: A parquet file does not grow: its end is written last.)",
+            "5:10: follow = true in [stream.s] does not go with format = \"parquet\" (hint: Only lines are read as a file grows.)",
         ),
         (
             orders("metadata = { a = \"offset\" }"),
-            "3:1: \"metadata\" in [stream.orders] does not go with type \"push\" (hint: It goes with type \"kafka\".)",
+            "3:1: \"metadata\" in [stream.orders] does not go with type \"push\" (hint: It goes with type \"file\" or \"kafka\".)",
         ),
         (
             "[stream.s]\ntype = \"push\"\n[stream.s.columns]\na = { type = \"int\", path = \"$.a\" }".to_string(),

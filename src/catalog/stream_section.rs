@@ -27,7 +27,7 @@ enum Type {
 pub(super) fn read_stream(name: &str, section: &Section, connections: &Connections) -> Option<StreamDefinition> {
     let kind = match section.has("connection") {
         true => read_connected(section, connections)?,
-        false => read_unconnected(section)?,
+        false => read_unconnected(section, connections)?,
     };
     let on_malformed = section.choice("on_malformed", &[("fail", OnMalformed::Fail), ("skip", OnMalformed::Skip)]);
     let on_malformed = on_malformed.unwrap_or(OnMalformed::Fail);
@@ -60,7 +60,7 @@ fn read_connected(section: &Section, connections: &Connections) -> Option<Stream
     read_kafka_stream(&section.of_type(of), connection.value, connections)
 }
 
-fn read_unconnected(section: &Section) -> Option<StreamKind> {
+fn read_unconnected(section: &Section, connections: &Connections) -> Option<StreamKind> {
     if !section.has("type") {
         let complaint = Complaint::new(format!("{} lacks \"type\"", section.title));
         section.complain(
@@ -78,7 +78,7 @@ fn read_unconnected(section: &Section) -> Option<StreamKind> {
     Some(match section.choice("type", &types)? {
         Type::Generator => read_generator(&section.of_type("generator")),
         Type::Push => read_push(&section.of_type("push")),
-        Type::File => read_file(&section.of_type("file"))?,
+        Type::File => read_file(&section.of_type("file"), connections)?,
     })
 }
 
@@ -121,7 +121,7 @@ const FILE_STREAM_FORMATS: [(&str, FileWord); 6] = [
     ("raw", FileWord::Messages(MessageWord::Raw)),
 ];
 
-fn read_file(section: &Section) -> Option<StreamKind> {
+fn read_file(section: &Section, connections: &Connections) -> Option<StreamKind> {
     section.require("path");
     section.require("format");
     let path = section.path("path");
@@ -129,12 +129,12 @@ fn read_file(section: &Section) -> Option<StreamKind> {
     let word = section.choice("format", &FILE_STREAM_FORMATS);
     let rows = match word {
         Some(FileWord::Messages(word)) => {
-            let payload = read_payload(section, Some(word));
+            let payload = read_payload(section, Some(word), connections);
             let metadata = read_metadata(section, Carrier::File, payload.as_ref());
             FileStreamRows::Messages(payload?, metadata)
         }
         other => {
-            read_payload(section, None);
+            read_payload(section, None, connections);
             refuse_metadata(section);
             match other? {
                 FileWord::Csv => FileStreamRows::Csv(read_columns(section)),
