@@ -34,6 +34,7 @@ mod soak_memory;
 mod soak_outage;
 mod source_kafka;
 mod source_kafka_failure;
+mod source_kafka_login;
 mod source_kafka_malformed;
 mod store_files;
 mod store_http;

@@ -35,7 +35,12 @@ name = "'customer ' || word"
 
 /// A catalog of streams over a connection `kafka` to this address.
 pub fn catalog(address: &str, streams: &str) -> String {
-    format!("[connection.kafka]\ntype = \"kafka\"\nbrokers = \"{address}\"\n{LOOKUPS}{streams}")
+    catalog_with(address, "", streams)
+}
+
+/// As [`catalog`], with further lines of the connection.
+pub fn catalog_with(address: &str, lines: &str, streams: &str) -> String {
+    format!("[connection.kafka]\ntype = \"kafka\"\nbrokers = \"{address}\"\n{lines}{LOOKUPS}{streams}")
 }
 
 /// A stream of JSON messages with a number `n` over the topic of its name.

@@ -1,6 +1,10 @@
 //! Private brokers that speak Kafka's protocol (noida-db, which tests/run installs) on free ports, each in a directory of
 //! its own, which go with the test process.
 //!
+//! Clients reach it through a proxy, unless they go to its own port: it does not wait for messages when it has none, and when
+//! it is told to stop it acknowledges what it does not keep. The proxy does the former, and sees to the latter by
+//! closing connections first.
+//!
 //! How this broker differs from Kafka, as far as tests meet it: it keeps everything in memory and writes it to a file
 //! within a second and when it is told to stop, so that [`KafkaBroker::kill`] takes back the newest messages; it answers
 //! a fetch with all there is up to the end, whatever the client asked for, so that a client that is more than 100 MB behind
@@ -20,8 +24,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use tokio::sync::oneshot;
 
 use crate::clients::installed;
+use crate::support::kafka_proxy::KafkaProxy;
 use crate::support::raw::DEADLINE;
 
 /// A broker that runs while this lives.
@@ -29,6 +35,8 @@ pub struct KafkaBroker {
     directory: PathBuf,
     port: u16,
     server: Mutex<Child>,
+    front: KafkaProxy,
+    _front_end: oneshot::Sender<()>,
     guard: Child,
     /// Its end of file tells the guard to clean up: also if the test process is killed.
     guard_input: Option<ChildStdin>,
@@ -75,20 +83,27 @@ impl KafkaBroker {
             .spawn()
             .unwrap();
         let guard_input = guard.stdin.take();
-        KafkaBroker { directory, port, server, guard, guard_input }
+        let (front, front_end) = KafkaProxy::start_on_thread(port);
+        KafkaBroker { directory, port, server, front, _front_end: front_end, guard, guard_input }
     }
 
+    /// Its own, for a proxy of the tests'.
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// As clients are told of it.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.front.address()
     }
 
-    /// Stops it as an administrator does: it keeps all that it has acknowledged.
+    /// Stops it as an administrator does: it keeps all that it has acknowledged to clients at [`KafkaBroker::address`].
     pub fn stop(&self) {
+        self.front.refuse();
+        self.front.cut();
+        // What had come until then is seen to before this.
+        let own = client_of(&format!("127.0.0.1:{}", self.port)).create::<BaseConsumer>().unwrap();
+        own.fetch_metadata(None, DEADLINE).unwrap();
         self.signal("-TERM");
         self.server.lock().unwrap().wait().unwrap();
     }
@@ -106,6 +121,7 @@ impl KafkaBroker {
         let mut server = self.server.lock().unwrap();
         *server = spawn(&self.directory, self.port);
         assert!(is_up(&mut server, self.port), "the broker does not start again");
+        self.front.accept();
     }
 
     /// Stops it from running; connections stay open and unanswered.

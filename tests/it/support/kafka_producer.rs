@@ -137,41 +137,57 @@ impl PythonProducer {
         let mut process = Process::start(self.command);
         process.write(&messages.iter().map(Sent::line).collect::<String>()).await;
         process.close_stdin();
-        Producing { process, acknowledged: 0 }.finish().await
+        Producing::new(process).finish().await
     }
 
     /// Starts to send messages numbered from `first` on, with the key "n" and the value `{"n": n, "customer_id": n % 100}`.
     pub fn start(self, first: u64, count: u64) -> Producing {
         let command = self.option("--first", &first.to_string()).option("--count", &count.to_string()).command;
-        Producing { process: Process::start(command), acknowledged: 0 }
+        Producing::new(Process::start(command))
     }
 }
 
 /// A producer at work.
 pub struct Producing {
     process: Process,
+    /// As it told last.
     acknowledged: u64,
+    /// What it said at its end.
+    told: Option<Acknowledged>,
 }
 
 impl Producing {
+    fn new(process: Process) -> Producing {
+        Producing { process, acknowledged: 0, told: None }
+    }
+
     /// Waits until this many messages are acknowledged.
     pub async fn until(&mut self, count: u64) {
         while self.acknowledged < count {
-            let line = self.process.line().await.unwrap_or_else(|| panic!("its end: {}", self.process.stderr()));
-            let number = line.strip_prefix("acknowledged ").unwrap_or_else(|| panic!("it has ended: {line}"));
-            self.acknowledged = number.parse().unwrap();
+            self.hear().await;
         }
     }
 
     /// Waits until all are sent, and asserts that all were acknowledged.
     pub async fn finish(mut self) -> Acknowledged {
-        while let Some(line) = self.process.line().await {
-            if !line.starts_with("acknowledged ") {
-                let told: Acknowledged = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-                assert!(told.errors.is_empty(), "{told:?}");
-                return told;
-            }
+        while self.told.is_none() {
+            self.hear().await;
         }
-        panic!("the producer ended: {}", self.process.finish().await.stderr);
+        let told = self.told.take().unwrap();
+        assert!(told.errors.is_empty(), "{told:?}");
+        told
+    }
+
+    /// Takes the next line.
+    async fn hear(&mut self) {
+        let line = self.process.line().await;
+        let line = line.unwrap_or_else(|| panic!("the producer ended: {}", self.process.stderr()));
+        if let Some(number) = line.strip_prefix("acknowledged ") {
+            self.acknowledged = number.parse().unwrap();
+            return;
+        }
+        let told: Acknowledged = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        self.acknowledged = told.count;
+        self.told = Some(told);
     }
 }

@@ -3,15 +3,18 @@
 //!
 //! A request is a length, the number of what it asks (its API key), a version, a number that its answer begins with, and the rest.
 //! Brokers tell clients where brokers are: in those answers the broker's address is replaced by the proxy's.
+//!
+//! The broker that tests use does not wait when there is nothing to fetch, as clients ask it to, and these ask again at
+//! once, 40,000 times a second: so short answers to fetches are kept for a moment here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use datafusion::common::runtime::SpawnedTask;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +36,10 @@ pub mod api_key {
 
 /// Those whose answers say where brokers are.
 const NAMING_BROKERS: [i16; 3] = [api_key::METADATA, api_key::FIND_COORDINATOR, api_key::DESCRIBE_CLUSTER];
+
+/// An answer to a fetch that is no longer than this has few messages or none, and so long it is kept.
+const SHORT_ANSWER_BYTES: usize = 1000;
+const SHORT_ANSWER_DELAY: Duration = Duration::from_millis(5);
 
 /// How clients get in.
 #[derive(Clone, Default)]
@@ -91,6 +98,20 @@ impl KafkaProxy {
         });
         let serving = SpawnedTask::spawn(serve(listener, Arc::clone(&road)));
         KafkaProxy { port, road, _serving: serving }
+    }
+
+    /// For clients that are not async: on a thread of its own, which ends with the returned sender.
+    pub fn start_on_thread(broker_port: u16) -> (KafkaProxy, oneshot::Sender<()>) {
+        let (give, take) = std::sync::mpsc::channel();
+        let (end, ended) = oneshot::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                give.send(KafkaProxy::start(broker_port).await).unwrap();
+                let _ = ended.await;
+            });
+        });
+        (take.recv().unwrap(), end)
     }
 
     /// As clients are told of it.
@@ -182,28 +203,26 @@ impl Road {
         }
         let (from_client, to_client) = tokio::io::split(client);
         let (from_broker, to_broker) = broker.into_split();
-        let naming = Mutex::default();
+        let asked = Mutex::default();
         tokio::select! {
-            done = self.carry_requests(from_client, to_broker, &naming) => done,
-            done = self.carry_answers(from_broker, to_client, &naming) => done,
+            done = self.carry_requests(from_client, to_broker, &asked) => done,
+            done = self.carry_answers(from_broker, to_client, &asked) => done,
         }
     }
 
-    /// `naming` gets the numbers of those requests whose answers name brokers.
+    /// `asked` gets what each request asks, by its number.
     async fn carry_requests(
         &self,
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
-        naming: &Mutex<HashSet<[u8; 4]>>,
+        asked: &Mutex<HashMap<[u8; 4], i16>>,
     ) -> std::io::Result<()> {
         loop {
             let request = read_frame(&mut from).await?;
             self.passes().await;
             let (key, number) = head(&request);
             self.count(key);
-            if NAMING_BROKERS.contains(&key) {
-                naming.lock().unwrap().insert(number);
-            }
+            asked.lock().unwrap().insert(number, key);
             write_frame(&mut to, &request).await?;
         }
     }
@@ -212,16 +231,21 @@ impl Road {
         &self,
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
-        naming: &Mutex<HashSet<[u8; 4]>>,
+        asked: &Mutex<HashMap<[u8; 4], i16>>,
     ) -> std::io::Result<()> {
         loop {
             let mut answer = read_frame(&mut from).await?;
-            let delay = self.traffic.borrow().delay;
+            let key = asked.lock().unwrap().remove(&answer[..4]);
+            let delay = match key {
+                Some(api_key::FETCH) if answer.len() < SHORT_ANSWER_BYTES => SHORT_ANSWER_DELAY,
+                _ => Duration::ZERO,
+            };
+            let delay = delay.max(self.traffic.borrow().delay);
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
             self.passes().await;
-            if naming.lock().unwrap().remove(&answer[..4]) {
+            if key.is_some_and(|key| NAMING_BROKERS.contains(&key)) {
                 self.replace_address(&mut answer);
             }
             write_frame(&mut to, &answer).await?;
