@@ -97,7 +97,12 @@ impl Source for FileSource {
             };
             let File { name, path, rows, schema, on_malformed, progress } = file.as_ref();
             let skipped = progress.skipped();
-            read_rows(name, path, rows, schema, *on_malformed, skipped, &mut send).map_err(DataFusionError::from)
+            if let Err(error) = read_rows(name, path, rows, schema, *on_malformed, skipped, &mut send) {
+                progress.note(&error);
+                // Behind the rows that were read before it: what a task returns may overtake them.
+                let _ = sender.blocking_send(Err(error.into()));
+            }
+            Ok(())
         });
         Ok(builder.build())
     }

@@ -142,8 +142,12 @@ impl Source for KafkaSource {
         let sender = builder.tx();
         let progress = Arc::clone(&self.progress);
         builder.spawn(async move {
-            let read = run.read(&sender).await.inspect_err(|error| progress.note(error));
-            read.map_err(DataFusionError::from)
+            if let Err(error) = run.read(&sender).await {
+                progress.note(&error);
+                // Behind the rows that were read before it: what a task returns may overtake them.
+                let _ = sender.send(Err(error.into())).await;
+            }
+            Ok(())
         });
         Ok(builder.build())
     }

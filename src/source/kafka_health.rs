@@ -189,8 +189,10 @@ impl ClientContext for ReaderContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // That the last of them is gone says less than why.
-        if !matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) {
+        // That the last of them is gone says less than why; the end of a partition is no failure.
+        let says_nothing =
+            matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF));
+        if !says_nothing {
             self.health.state().reason = plain(reason);
         }
     }

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use datafusion::common::runtime::SpawnedTask;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::kafka_connection::{CONNECT_TIMEOUT, Consumer, KafkaConnection};
@@ -19,6 +20,9 @@ use crate::error::{Code, Error, Result};
 
 /// How long the library waits for one answer, so that a query that was cancelled meanwhile is noticed.
 const ATTEMPT: Duration = Duration::from_millis(500);
+
+/// How long the library may say what it has to between two attempts.
+const SERVED: Duration = Duration::from_millis(20);
 
 /// Part of a partition, by offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +110,7 @@ async fn ask<T: Send + 'static>(
         health: Arc::clone(health),
         dropped: Arc::clone(&dropped.0),
         deadline: Instant::now() + CONNECT_TIMEOUT,
+        runtime: Handle::current(),
     };
     let asked = SpawnedTask::spawn_blocking(move || question(&asking));
     asked.await.map_err(|error| Error::internal(format!("asking Kafka did not end: {error}")))?
@@ -128,6 +133,7 @@ struct Question {
     health: Arc<Health>,
     dropped: Arc<AtomicBool>,
     deadline: Instant,
+    runtime: Handle,
 }
 
 impl Question {
@@ -192,36 +198,38 @@ impl Question {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let refused = self.refusal(client, &error);
-            if let Some(refused) = refused {
-                return Err(refused);
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
+                let message = format!("connection \"{}\" may not read the topic", self.connection.name());
+                return Err(Error::new(Code::StoreFailed, message));
+            }
+            if self.is_refused(client) || is_refusal(&error) {
+                return Err(self.connection.unavailable(&self.health.reason()));
             }
             if self.dropped.load(Relaxed) || Instant::now() >= self.deadline {
                 return Err(self.connection.timed_out(&self.health.reason()));
             }
-            // The library may answer at once that it cannot answer.
-            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// What trying again would not change.
-    fn refusal(&self, client: &StreamConsumer<ReaderContext>, error: &KafkaError) -> Option<Error> {
-        // Serves what the library has to say, the demand for a token among it.
-        while let Some(Some(told)) = client.stream().next().now_or_never() {
-            let code = told.err().as_ref().and_then(KafkaError::rdkafka_error_code);
-            if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)) {
-                return Some(self.connection.unavailable(&self.health.reason()));
+    /// Serves what the library has to say for a moment, the demand for a token among it. Whether it says that it is not let
+    /// in, which trying again would not change.
+    fn is_refused(&self, client: &StreamConsumer<ReaderContext>) -> bool {
+        let mut told = client.stream();
+        let refused = async {
+            while let Some(told) = told.next().await {
+                if told.is_err_and(|error| is_refusal(&error)) {
+                    return;
+                }
             }
-        }
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Some(Error::new(
-                Code::StoreFailed,
-                format!("connection \"{}\" may not read the topic", self.connection.name()),
-            )),
-            Some(RDKafkaErrorCode::Authentication) => Some(self.connection.unavailable(&self.health.reason())),
-            _ => None,
-        }
+        };
+        // On a thread that may wait.
+        self.runtime.block_on(tokio::time::timeout(SERVED, refused)).is_ok()
     }
+}
+
+fn is_refusal(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed))
 }
 
 fn partitions_of(client: &StreamConsumer<ReaderContext>, topic: &str) -> Result<Option<Vec<i32>>, KafkaError> {
