@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use datafusion::arrow::datatypes::Schema;
-use kafka::KafkaBroker;
 use lookaside::error::{Error, Result};
 use lookaside::format::json_path::JsonPath;
 use lookaside::format::message::{MessageDecoder, MessageFormat};
@@ -21,20 +20,11 @@ use lookaside::pg_type::PgType;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Message, Offset, TopicPartitionList};
+use support::kafka::{KafkaBroker, client_of};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
-
-#[path = "../tests/it/support/kafka.rs"]
-#[expect(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "the tests' own: they use all of it"
-)]
-mod kafka;
 
 /// What the tests' support of brokers asks of the tests.
 mod clients {
@@ -43,11 +33,15 @@ mod clients {
     }
 }
 
-mod support {
-    pub mod raw {
-        pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
-    }
-}
+#[path = "../tests/it/support/mod.rs"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the tests' own: they use all of it"
+)]
+mod support;
 
 const REPEATS: usize = 5;
 const PARTITIONS: i32 = 4;
@@ -59,7 +53,12 @@ const SESSIONS: usize = 100;
 const CATALOG: &str = r#"
 [connection.kafka]
 type = "kafka"
-brokers = "BROKERS"
+brokers = "BROKER"
+
+# Where the broker is waited for, as Kafka's own waits until there are messages.
+[connection.patient]
+type = "kafka"
+brokers = "FRONT"
 
 [stream.orders]
 connection = "kafka"
@@ -76,7 +75,7 @@ express     = "boolean"
 placed_at   = "timestamptz"
 
 [stream.paced]
-connection = "kafka"
+connection = "patient"
 topic = "paced"
 format = "json"
 [stream.paced.columns]
@@ -122,7 +121,7 @@ fn order(n: usize) -> String {
         n % 1000,
         n % 100,
         1 + n % 9,
-        n % 2 == 0,
+        n.is_multiple_of(2),
         n / 60 % 60,
         n % 60,
         n % 1000,
@@ -167,7 +166,7 @@ fn throughput(runtime: &tokio::runtime::Runtime, broker: &KafkaBroker, port: u16
 
 /// All messages of a topic, by the library's own consumer; their number.
 fn consume(broker: &KafkaBroker, topic: &str) -> Result<u64> {
-    let consumer = consumer(broker)?;
+    let consumer = consumer(&own_address(broker))?;
     let mut assigned = TopicPartitionList::new();
     let mut left = 0;
     for partition in 0..PARTITIONS {
@@ -189,8 +188,13 @@ fn consume(broker: &KafkaBroker, topic: &str) -> Result<u64> {
     Ok(count)
 }
 
-fn consumer(broker: &KafkaBroker) -> Result<BaseConsumer> {
-    let mut config = broker.client();
+/// Without the proxy that waits for messages.
+fn own_address(broker: &KafkaBroker) -> String {
+    format!("127.0.0.1:{}", broker.port())
+}
+
+fn consumer(address: &str) -> Result<BaseConsumer> {
+    let mut config = client_of(address);
     config.set("group.id", "bench").set("enable.auto.commit", "false");
     config.create().map_err(internal)
 }
@@ -213,7 +217,7 @@ fn decode(messages: &[String]) -> Result<u64> {
     let mut decoder = MessageDecoder::try_new(&MessageFormat::Json { paths }, &schema)?;
     let mut rows = 0;
     for message in messages {
-        decoder.append(Some(message.as_bytes()))?;
+        decoder.append(Some(message.as_bytes())).map_err(|failure| Error::internal(format!("{failure:?}")))?;
         if decoder.is_full() {
             rows += decoder.finish()?.num_rows();
         }
@@ -266,7 +270,7 @@ fn send_paced(producer: &ThreadedProducer<DefaultProducerContext>) -> Result<()>
 }
 
 fn listen(broker: &KafkaBroker, is_ready: &AtomicBool) -> Result<Vec<f64>> {
-    let consumer = consumer(broker)?;
+    let consumer = consumer(&broker.address())?;
     let mut assigned = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
         let (_, high) = consumer.fetch_watermarks("paced", partition, support::raw::DEADLINE).map_err(internal)?;
@@ -332,7 +336,7 @@ fn producer(broker: &KafkaBroker) -> Result<ThreadedProducer<DefaultProducerCont
 }
 
 fn produce(broker: &KafkaBroker, topic: &str, messages: &[String]) -> Result<()> {
-    let mut config = broker.client();
+    let mut config = client_of(&own_address(broker));
     config.set("linger.ms", "20").set("batch.num.messages", "10000").set("queue.buffering.max.messages", "2000000");
     let producer: ThreadedProducer<DefaultProducerContext> = config.create().map_err(internal)?;
     for (partition, message) in (0..PARTITIONS).cycle().zip(messages) {
@@ -345,7 +349,8 @@ fn produce(broker: &KafkaBroker, topic: &str, messages: &[String]) -> Result<()>
 async fn start(broker: &KafkaBroker) -> Result<(Child, u16, tempfile::TempDir)> {
     let folder = tempfile::tempdir().map_err(internal)?;
     let path: PathBuf = folder.path().join("catalog.toml");
-    std::fs::write(&path, CATALOG.replace("BROKERS", &broker.address())).map_err(internal)?;
+    std::fs::write(&path, CATALOG.replace("BROKER", &own_address(broker)).replace("FRONT", &broker.address()))
+        .map_err(internal)?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));
     command.arg("serve").arg(&path).args(["--listen", "127.0.0.1:0"]);
     command.stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);

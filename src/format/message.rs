@@ -61,7 +61,7 @@ pub enum MessageDecoder {
     Json(JsonDecoder),
     Csv(Box<CsvDecoder>),
     Raw(RawDecoder),
-    Debezium(EnvelopeDecoder),
+    Debezium(Box<EnvelopeDecoder>),
     Avro(Box<AvroDecoder>),
 }
 
@@ -74,7 +74,7 @@ impl MessageDecoder {
             MessageFormat::Csv => MessageDecoder::Csv(Box::new(CsvDecoder::positional(schema)?)),
             MessageFormat::Raw => MessageDecoder::Raw(RawDecoder { rows: RowBuilder::try_new(schema)? }),
             MessageFormat::Debezium { paths, deletes, envelope } => {
-                MessageDecoder::Debezium(EnvelopeDecoder::try_new(schema, paths, *deletes, envelope)?)
+                MessageDecoder::Debezium(Box::new(EnvelopeDecoder::try_new(schema, paths, *deletes, envelope)?))
             }
             MessageFormat::Avro { reader, columns, framing } => {
                 MessageDecoder::Avro(Box::new(AvroDecoder::try_new(schema, Arc::clone(reader), columns, *framing)?))

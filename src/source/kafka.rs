@@ -107,7 +107,8 @@ impl Source for KafkaSource {
     }
 
     async fn found(&self) -> Result<String> {
-        let health = Health::new(self.stream.name.clone(), self.progress.enter(), Default::default());
+        let health =
+            Health::new(&self.stream.name, self.connection.brokers(), self.progress.enter(), Default::default());
         let consumer = self.connection.consumer(&health).await?;
         let partitions = kafka_locate::partitions(&self.connection, &self.stream.topic, &consumer, &health).await?;
         let noun = if partitions.len() == 1 { "partition" } else { "partitions" };
@@ -118,7 +119,7 @@ impl Source for KafkaSource {
 
     async fn open(&self, reading: Reading) -> Result<SendableRecordBatchStream> {
         let Reading { range, projection, reader, notices } = reading;
-        let health = Health::new(self.stream.name.clone(), reader, notices);
+        let health = Health::new(&self.stream.name, self.connection.brokers(), reader, notices);
         let rows = MessageRows::try_new(&self.stream, &projection, &self.progress)?;
         let consumer = self.connection.consumer(&health).await?;
         let spans = kafka_locate::spans(&self.connection, &self.stream.topic, &range, &consumer, &health).await?;

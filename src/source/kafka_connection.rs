@@ -112,6 +112,11 @@ impl KafkaConnection {
         &self.name
     }
 
+    /// As the catalog names them.
+    pub(super) fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
     /// Where the tokens come from that clients show, if they show tokens.
     pub(super) fn tokens(&self) -> Option<&Arc<TokenSource>> {
         self.tokens.as_ref()
@@ -228,8 +233,8 @@ impl Drop for Consumer {
         let client = self.client.take();
         match Handle::try_current() {
             Ok(runtime) => {
-                // Not awaited: nobody has to wait for its threads to end.
-                let _ = runtime.spawn_blocking(move || drop(client));
+                // Nobody has to wait for its threads to end.
+                drop(runtime.spawn_blocking(move || drop(client)));
             }
             Err(_) => drop(client),
         }

@@ -19,6 +19,8 @@ use crate::notice::Notices;
 /// Whether a reading has its brokers, and what it is told of them.
 pub(super) struct Health {
     stream: String,
+    /// As the catalog names them.
+    brokers: String,
     reader: Reader,
     notices: Notices,
     state: Mutex<State>,
@@ -58,8 +60,9 @@ struct Position {
 }
 
 impl Health {
-    pub(super) fn new(stream: String, reader: Reader, notices: Notices) -> Arc<Self> {
-        Arc::new(Health { stream, reader, notices, state: Mutex::default() })
+    pub(super) fn new(stream: &str, brokers: &str, reader: Reader, notices: Notices) -> Arc<Self> {
+        let (stream, brokers) = (stream.to_string(), brokers.to_string());
+        Arc::new(Health { stream, brokers, reader, notices, state: Mutex::default() })
     }
 
     /// What the library said last; empty if nothing.
@@ -101,7 +104,11 @@ impl Health {
     /// A broker is gone. Told once until it is back.
     pub(super) fn lost(&self, error: &KafkaError) {
         let told = self.reason();
-        let reason = if told.is_empty() { error.to_string() } else { told };
+        let reason = match (told.is_empty(), error.rdkafka_error_code()) {
+            (false, _) => told,
+            (true, Some(code)) => format!("{}: {code}", self.brokers),
+            (true, None) => format!("{}: {error}", self.brokers),
+        };
         self.waits_for(Awaited::Broker, &reason);
     }
 

@@ -228,8 +228,8 @@ impl Question {
 }
 
 fn is_refusal(error: &KafkaError) -> bool {
-    let code = error.rdkafka_error_code();
-    matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed))
+    use RDKafkaErrorCode::{Authentication, SSL, SaslAuthenticationFailed};
+    matches!(error.rdkafka_error_code(), Some(Authentication | SaslAuthenticationFailed | SSL))
 }
 
 fn partitions_of(client: &StreamConsumer<ReaderContext>, topic: &str) -> Result<Option<Vec<i32>>, KafkaError> {
