@@ -47,6 +47,27 @@ mod support {
     pub mod raw {
         pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
     }
+
+    /// The tests have a proxy before the broker. Here nothing stands in between.
+    pub mod kafka_proxy {
+        pub struct KafkaProxy(u16);
+
+        impl KafkaProxy {
+            pub fn start_on_thread(broker_port: u16) -> KafkaProxy {
+                KafkaProxy(broker_port)
+            }
+
+            pub fn address(&self) -> String {
+                format!("127.0.0.1:{}", self.0)
+            }
+
+            pub fn refuse(&self) {}
+
+            pub fn accept(&self) {}
+
+            pub fn cut(&self) {}
+        }
+    }
 }
 
 const REPEATS: usize = 5;
