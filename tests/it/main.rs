@@ -34,6 +34,7 @@ mod soak_memory;
 mod soak_outage;
 mod source_kafka;
 mod source_kafka_avro;
+mod source_kafka_example;
 mod source_kafka_failure;
 mod source_kafka_formats;
 mod source_kafka_login;

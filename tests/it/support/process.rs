@@ -102,10 +102,19 @@ impl Process {
 
     /// Its resident memory.
     pub fn resident_kib(&self) -> u64 {
+        self.status("VmRSS:").trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Its threads.
+    pub fn threads(&self) -> u64 {
+        self.status("Threads:").parse().unwrap()
+    }
+
+    /// What the kernel says of it under this name.
+    fn status(&self, name: &str) -> String {
         let process = self.child.id().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has a VmRSS");
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+        status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells it").trim().to_string()
     }
 
     /// Its open descriptors.
