@@ -16,7 +16,7 @@ use crate::support::redis::RedisServer;
 use crate::support::s3::S3Server;
 
 /// The secrets; nothing else looks like them.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 10] = [
     "canary4postgres4password",
     "canary4mysql4password",
     "canary4redis4password",
@@ -25,6 +25,8 @@ const SECRETS: [&str; 8] = [
     "canary4files4secret",
     "canary4files4session",
     "canary4environment",
+    "canary4kafka4password",
+    "canary4kafka4client4secret",
 ];
 
 /// The stores, whose secrets those are.
@@ -73,7 +75,7 @@ impl Stores {
             let columns = if lookup.contains("table = ") { "" } else { &columns };
             writeln!(catalog, "[connection.{name}]\n{connection}\n[lookup.{name}]\nconnection = \"{name}\"\n{lookup}\nretry = {{ max_attempts = 1 }}\n{columns}").unwrap();
         };
-        let [postgres, mysql, redis, token, url_password, files, session, _] = SECRETS;
+        let [postgres, mysql, redis, token, url_password, files, session, _, kafka, client] = SECRETS;
         let at = |scheme: &str, user: &str, password: &str, port: u16, path: &str| {
             format!(
                 "type = \"{}\"\nurl = \"{scheme}://{user}:{password}@127.0.0.1:{port}/{path}\"",
@@ -110,6 +112,25 @@ impl Stores {
                  secret_access_key = \"{files}\"\nsession_token = \"{session}\"\nrequest_timeout = \"2s\""
             );
             table(&format!("lake{suffix}"), &connection, &format!("path = \"{path}\""));
+        }
+        // Of brokers that are not there: by a password, and by a token that nobody gives.
+        let token_url = format!("http://127.0.0.1:{}/token", self.http.port);
+        for (name, login) in [
+            ("by_password", format!("sasl_mechanism = \"SCRAM-SHA-256\"\nuser = \"reader\"\npassword = \"{kafka}\"")),
+            (
+                "by_token",
+                format!(
+                    "sasl_mechanism = \"OAUTHBEARER\"\ntoken_url = \"{token_url}\"\nclient_id = \"reader\"\n\
+                     client_secret = \"{client}\""
+                ),
+            ),
+        ] {
+            writeln!(
+                catalog,
+                "[connection.{name}]\ntype = \"kafka\"\nbrokers = \"127.0.0.1:{gone}\"\n{login}\n[stream.{name}]\n\
+                 connection = \"{name}\"\ntopic = \"canaries\"\nformat = \"json\"\ncolumns = {{ id = \"bigint\" }}"
+            )
+            .unwrap();
         }
         catalog
     }
@@ -214,6 +235,13 @@ async fn no_secret_of_any_store_is_shown_anywhere() {
         }
     }
     assert!(found_rows >= 5, "each store answered: {said:#?}");
+    for name in ["by_password", "by_token"] {
+        for sql in [format!("EXPLAIN SELECT * FROM {name}"), format!("SELECT * FROM {name} LIMIT 1")] {
+            let answer = answer(&client, &sql).await;
+            assert!(sql.starts_with("EXPLAIN") || answer.contains("HV00N"), "{answer}");
+            said.push((sql, answer));
+        }
+    }
     let relations = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                      WHERE n.nspname IN ('pg_catalog', 'information_schema', 'lookaside')";
     let relations = answer(&client, relations).await;
