@@ -106,6 +106,7 @@ impl Health {
         let told = self.reason();
         let reason = match (told.is_empty(), error.rdkafka_error_code()) {
             (false, _) => told,
+            (true, Some(RDKafkaErrorCode::AllBrokersDown)) => format!("{}: the connection is down", self.brokers),
             (true, Some(code)) => format!("{}: {code}", self.brokers),
             (true, None) => format!("{}: {error}", self.brokers),
         };
