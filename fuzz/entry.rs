@@ -13,11 +13,16 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::Schema;
 use lookaside::catalog::{Catalog, file};
 use lookaside::engine::Engine;
+use lookaside::format::avro::Framing;
+use lookaside::format::avro_schema::AvroSchema;
 use lookaside::format::copy::CopyDecoder;
 use lookaside::format::copy_options::CopyOptions;
 use lookaside::format::csv::CsvDecoder;
+use lookaside::format::debezium::Deletes;
 use lookaside::format::json::JsonDecoder;
+use lookaside::format::json_path::JsonPath;
 use lookaside::format::lines::{LineDecoder, LineFormat, Step};
+use lookaside::format::message::{MessageDecoder, MessageFormat};
 use lookaside::pg_type::PgType;
 use lookaside::server::Server;
 use lookaside::server::decode::decode_parameter;
@@ -220,7 +225,7 @@ pub fn decode(bytes: &[u8]) {
     let [form, kind, data @ ..] = bytes else { return };
     let types = pg_types();
     let pg_type = &types[usize::from(*kind) % types.len()];
-    match form % 7 {
+    match form % 8 {
         0 => copy("text", pg_type, data),
         1 => copy("csv", pg_type, data),
         2 => copy("binary", pg_type, data),
@@ -234,7 +239,8 @@ pub fn decode(bytes: &[u8]) {
             lines(&LineFormat::Csv, pg_type, data);
         }
         5 => parameter(Format::Text, pg_type, data),
-        _ => parameter(Format::Binary, pg_type, data),
+        6 => parameter(Format::Binary, pg_type, data),
+        _ => formats_of_messages(pg_type, data),
     }
 }
 
@@ -250,6 +256,34 @@ fn copy(format: &str, pg_type: &PgType, data: &[u8]) {
         show(&batch);
     }
     let _ = read;
+}
+
+/// As one message in each format that messages have.
+fn formats_of_messages(pg_type: &PgType, data: &[u8]) {
+    const AVRO: &str = r#"{"type": "record", "name": "r", "fields": [{"name": "a", "type": ["null", "long"]},
+        {"name": "b", "type": "string"}, {"name": "c", "type": {"type": "array", "items": ["null", "r"]}}]}"#;
+    let schema = schema(pg_type);
+    let paths = || vec!["$.a.b[0]".parse().unwrap_or_default(), JsonPath::member("b")];
+    let mut formats = vec![
+        (Arc::clone(&schema), MessageFormat::Json { paths: paths() }),
+        (Arc::clone(&schema), MessageFormat::Csv),
+        (Arc::clone(&schema), MessageFormat::Debezium { paths: paths(), deletes: Deletes::Before, envelope: vec![] }),
+        (Arc::new(Schema::new(vec![PgType::Text.field("a", true)])), MessageFormat::Raw),
+    ];
+    if let Ok(reader) = AvroSchema::parse(AVRO)
+        && let Ok(columns) = reader.columns()
+    {
+        let format = MessageFormat::Avro { reader: Arc::new(reader), columns: vec![], framing: Framing::Plain };
+        formats.push((Arc::new(Schema::new(columns)), format));
+    }
+    for (schema, format) in formats {
+        let Ok(mut decoder) = MessageDecoder::try_new(&format, &schema) else { continue };
+        let _ = decoder.append(Some(data));
+        let _ = decoder.append(None);
+        if let Ok(batch) = decoder.finish() {
+            show(&batch);
+        }
+    }
 }
 
 fn schema(pg_type: &PgType) -> Arc<Schema> {
