@@ -261,6 +261,12 @@ impl Outlet<'_> {
     ) -> Result<Option<RecordBatch>, Ended> {
         self.stop.check()?;
         if let Some(batch) = reader.next_ready(most) {
+            // What explains an error is said before it.
+            while batch.is_err()
+                && let Some(notice) = reader.notice()
+            {
+                send_notice(self.wire, self.settings, &notice)?;
+            }
             return Ok(Some(batch?));
         }
         loop {

@@ -144,6 +144,11 @@ impl RowReader {
         }
     }
 
+    /// A notice that is there already.
+    pub fn notice(&self) -> Option<Error> {
+        futures::FutureExt::now_or_never(self.notices.next())
+    }
+
     fn end(&mut self) {
         self.stream = None;
         self.query = None;

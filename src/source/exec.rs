@@ -39,7 +39,8 @@ pub async fn open_sources(plan: &Arc<dyn ExecutionPlan>, notices: &Notices) -> c
     let mut operators = vec![Arc::clone(plan)];
     while let Some(operator) = operators.pop() {
         if let Some(source) = operator.downcast_ref::<SourceExec>() {
-            let opened = source.source.open(source.reading(notices.clone())).await?;
+            let opened = source.source.open(source.reading(notices.clone())).await;
+            let opened = opened.inspect_err(|error| source.source.progress().note(error))?;
             *source.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
         }
         operators.extend(operator.children().into_iter().cloned());

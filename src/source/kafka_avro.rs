@@ -66,7 +66,7 @@ impl KafkaAvroDeclared {
     fn without_schema(&self, error: RegistryError) -> Error {
         let (code, message) = match error {
             RegistryError::Unavailable { message } => (Code::StoreUnavailable, message),
-            RegistryError::Failed { message } => (Code::StoreFailed, message),
+            RegistryError::Refused { message } | RegistryError::Failed { message } => (Code::StoreFailed, message),
         };
         Error::new(code, format!("stream \"{}\" has no schema: {message}", self.name))
     }

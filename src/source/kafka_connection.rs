@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::common::runtime::SpawnedTask;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::StreamConsumer;
 use tokio::runtime::Handle;
@@ -21,8 +22,6 @@ use crate::store::postgres_tls::trusted_certificates;
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a reading's client may hold of messages that were fetched and not read yet.
 const FETCHED_KILOBYTES: &str = "16384";
-/// How often a reading's client tells what it knows.
-const STATISTICS_MILLISECONDS: &str = "1000";
 
 /// How a cluster is reached.
 #[derive(Clone, PartialEq)]
@@ -128,10 +127,17 @@ impl KafkaConnection {
     /// HV00N where no token is to be had; 22023 for what the client library does not take.
     pub(super) async fn consumer(&self, health: &Arc<Health>) -> Result<Arc<Consumer>> {
         if let Some(tokens) = &self.tokens {
-            tokens.renew().await.map_err(|reason| self.unavailable(&reason))?;
+            let ready = tokio::time::timeout(CONNECT_TIMEOUT, tokens.ready()).await;
+            ready.unwrap_or(Err("no token in time".to_string())).map_err(|reason| self.unavailable(&reason))?;
         }
         let context = ReaderContext { health: Arc::clone(health), tokens: self.tokens.clone() };
-        match self.client.create_with_context::<_, StreamConsumer<ReaderContext>>(context) {
+        let (config, runtime) = (self.client.clone(), Handle::current());
+        // It reads certificates and starts threads.
+        let made = SpawnedTask::spawn_blocking(move || {
+            let _runtime = runtime.enter();
+            config.create_with_context::<_, StreamConsumer<ReaderContext>>(context)
+        });
+        match made.join().await.map_err(|error| Error::internal(format!("no client of Kafka's was made: {error}")))? {
             Ok(client) => Ok(Arc::new(Consumer { client: Some(client) })),
             Err(error) => Err(self.refused(&error)),
         }
@@ -167,14 +173,13 @@ impl fmt::Debug for KafkaConnection {
 }
 
 /// How messages are fetched: as soon as there is one, with a bound, and from nowhere but where the reading stands.
-const READER_SETTINGS: [(&str, &str); 11] = [
+const READER_SETTINGS: [(&str, &str); 10] = [
     ("auto.offset.reset", "error"),
     ("enable.partition.eof", "true"),
     ("isolation.level", "read_committed"),
     ("fetch.wait.max.ms", "500"),
     ("fetch.queue.backoff.ms", "10"),
     ("queued.max.messages.kbytes", FETCHED_KILOBYTES),
-    ("statistics.interval.ms", STATISTICS_MILLISECONDS),
     ("reconnect.backoff.ms", "50"),
     ("reconnect.backoff.max.ms", "1000"),
     ("socket.keepalive.enable", "true"),

@@ -1,4 +1,4 @@
-//! What a client of Kafka's tells of itself beside messages: errors, and once a second how far it is.
+//! How a reading of Kafka is: what its client is told of errors, and how far it has come.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,6 @@ use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
-use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::kafka_token::TokenSource;
@@ -65,6 +64,11 @@ impl Health {
         Arc::new(Health { stream, brokers, reader, notices, state: Mutex::default() })
     }
 
+    /// Takes note of what ended the reading.
+    pub(super) fn note(&self, error: &Error) {
+        self.reader.progress().note(error);
+    }
+
     /// What the library said last; empty if nothing.
     pub(super) fn reason(&self) -> String {
         self.state().reason.clone()
@@ -78,19 +82,14 @@ impl Health {
             .extend(positions.into_iter().map(|(partition, next)| (partition, Position { next, at_end: false })));
     }
 
-    /// Takes note of how far the reading has come, by partition. That there are messages says that brokers are there.
+    /// Takes note of how far the reading has come, by partition.
     pub(super) fn read_up_to(&self, positions: &BTreeMap<i32, i64>) {
-        if positions.is_empty() {
-            return;
-        }
         let mut state = self.state();
         for (partition, next) in positions {
             if let Some(position) = state.positions.get_mut(partition).filter(|position| position.next < *next) {
                 *position = Position { next: *next, at_end: false };
             }
         }
-        drop(state);
-        self.found();
     }
 
     /// The broker has nothing more of this partition for now.
@@ -98,7 +97,6 @@ impl Health {
         if let Some(position) = self.state().positions.get_mut(&partition) {
             position.at_end = true;
         }
-        self.found();
     }
 
     /// A broker is gone. Told once until it is back.
@@ -130,11 +128,6 @@ impl Health {
         self.notices.tell(Error::new(Code::Notice, message).with_hint(hint));
     }
 
-    /// The brokers are there.
-    pub(super) fn found(&self) {
-        self.has_back(Awaited::Broker);
-    }
-
     /// The registry has answered.
     pub(super) fn found_registry(&self) {
         self.has_back(Awaited::Registry);
@@ -146,6 +139,7 @@ impl Health {
             return;
         }
         state.awaited = None;
+        state.reason.clear();
         drop(state);
         let message = format!("stream \"{}\" has its {} back", self.stream, awaited.name());
         tracing::info!("{message}");
@@ -153,25 +147,22 @@ impl Health {
         self.notices.tell(Error::new(Code::Notice, message));
     }
 
-    /// Takes the library's own count of what there is.
-    fn told(&self, statistics: &Statistics) {
-        let mut brokers = statistics.brokers.values().filter(|broker| broker.nodeid >= 0).peekable();
-        let all_up = brokers.peek().is_some() && brokers.all(|broker| broker.state == "UP");
-        let mut lag = None;
-        for topic in statistics.topics.values() {
-            for (partition, told) in &topic.partitions {
-                let Some(position) = self.state().positions.get(partition).copied() else { continue };
-                let end = if told.ls_offset >= 0 { told.ls_offset } else { told.hi_offset };
-                if end >= 0 {
-                    let behind = if position.at_end { 0 } else { (end - position.next).max(0) as u64 };
-                    lag = Some(lag.unwrap_or(0) + behind);
-                }
-            }
-        }
-        self.reader.set_lag(lag);
-        if all_up {
-            self.found();
-        }
+    /// Every broker that is read from has told where its partitions end: so all are there, and what is left is known.
+    pub(super) fn ends(&self, ends: &BTreeMap<i32, i64>) {
+        let state = self.state();
+        let behind = state.positions.iter().map(|(partition, position)| match ends.get(partition) {
+            Some(end) if !position.at_end => (end - position.next).max(0) as u64,
+            _ => 0,
+        });
+        let lag = behind.sum();
+        drop(state);
+        self.reader.set_lag(Some(lag));
+        self.has_back(Awaited::Broker);
+    }
+
+    /// Whether a broker is waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.state().awaited == Some(Awaited::Broker)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -190,10 +181,6 @@ impl ClientContext for ReaderContext {
 
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(stream = self.health.stream, facility, "{message}");
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.health.told(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

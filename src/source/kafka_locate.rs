@@ -62,6 +62,20 @@ pub(super) async fn partitions_now(topic: &str, consumer: &Arc<Consumer>) -> Res
     asked.await.unwrap_or(Err(KafkaError::Canceled))
 }
 
+/// Where partitions end at this moment, if all of their brokers tell it at once.
+pub(super) async fn ends_now(
+    topic: &str,
+    partitions: Vec<i32>,
+    consumer: &Arc<Consumer>,
+) -> Result<BTreeMap<i32, i64>, KafkaError> {
+    let (topic, consumer) = (topic.to_string(), Arc::clone(consumer));
+    let asked = SpawnedTask::spawn_blocking(move || match consumer.client() {
+        Ok(client) => offsets_of(client, &topic, &partitions, Offset::End),
+        Err(_) => Err(KafkaError::Canceled),
+    });
+    asked.await.unwrap_or(Err(KafkaError::Canceled))
+}
+
 /// Where the range begins and ends in each partition.
 ///
 /// # Errors
@@ -146,46 +160,32 @@ impl Question {
 
     fn spans(&self, topic: &str, range: &Range) -> Result<BTreeMap<i32, Span>> {
         let partitions = self.partitions(topic)?;
+        let ask = |offset: Offset| self.until_answered(|client| offsets_of(client, topic, &partitions, offset));
+        // Before anything else is asked: what comes meanwhile is behind them.
+        let ends = ask(Offset::End)?;
         let starts = match &range.start {
-            Start::Latest | Start::Earliest => BTreeMap::new(),
-            Start::Offsets(offsets) => named_offsets(topic, &partitions, offsets)?,
-            Start::Timestamp(microseconds) => self.offsets_at(topic, &partitions, *microseconds)?,
+            Start::Latest => ends.clone(),
+            Start::Earliest => ask(Offset::Beginning)?,
+            Start::Timestamp(microseconds) => {
+                // Rounded up: a message of the millisecond before is older.
+                let milliseconds = microseconds.div_euclid(1000) + i64::from(microseconds.rem_euclid(1000) > 0);
+                ask(Offset::Offset(milliseconds.max(0)))?
+            }
+            Start::Offsets(offsets) => {
+                let named = named_offsets(topic, &partitions, offsets)?;
+                check_offsets(topic, &named, &ask(Offset::Beginning)?, &ends)?;
+                named
+            }
         };
-        let mut spans = BTreeMap::new();
-        for partition in partitions {
-            let (low, high) = self.until_answered(|client| client.fetch_watermarks(topic, partition, ATTEMPT))?;
-            let start = match &range.start {
-                Start::Latest => high,
-                Start::Earliest => low,
-                Start::Timestamp(_) | Start::Offsets(_) => starts.get(&partition).copied().unwrap_or(high),
-            };
-            if matches!(range.start, Start::Offsets(_)) && !(low..=high).contains(&start) {
-                let message = format!("partition {partition} of topic {topic} has no offset {start}");
-                let hint = format!("It has those from {low} to {high}, which comes next.");
-                return Err(Error::new(Code::InvalidParameterValue, message).with_hint(hint));
-            }
+        let span = |partition: &i32| {
+            let high = ends.get(partition).copied();
+            let high = high.ok_or_else(|| Error::internal(format!("partition {partition} of {topic} has no end")))?;
+            // Partitions that have nothing so new begin at their end.
+            let start = starts.get(partition).copied().unwrap_or(high);
             let end = if range.until == Until::Latest { high } else { i64::MAX };
-            spans.insert(partition, Span { start, end });
-        }
-        Ok(spans)
-    }
-
-    /// The first offsets that are not older; partitions without any are left out.
-    fn offsets_at(&self, topic: &str, partitions: &[i32], microseconds: i64) -> Result<BTreeMap<i32, i64>> {
-        // Rounded up: a message of the millisecond before is older.
-        let milliseconds = microseconds.div_euclid(1000) + i64::from(microseconds.rem_euclid(1000) > 0);
-        let found = self.until_answered(|client| {
-            let mut asked = TopicPartitionList::new();
-            for partition in partitions {
-                asked.add_partition_offset(topic, *partition, Offset::Offset(milliseconds.max(0)))?;
-            }
-            client.offsets_for_times(asked, ATTEMPT)
-        })?;
-        let known = found.elements().into_iter().filter_map(|element| match element.offset() {
-            Offset::Offset(offset) => Some((element.partition(), offset)),
-            _ => None,
-        });
-        Ok(known.collect())
+            Ok((*partition, Span { start, end }))
+        };
+        partitions.iter().map(span).collect()
     }
 
     fn until_answered<T>(
@@ -193,7 +193,14 @@ impl Question {
         question: impl Fn(&StreamConsumer<ReaderContext>) -> Result<T, KafkaError>,
     ) -> Result<T> {
         let client = self.consumer.client()?;
+        // The demand for a token comes first.
+        if self.connection.tokens().is_some() && self.is_refused(client) {
+            return Err(self.connection.unavailable(&self.health.reason()));
+        }
         loop {
+            if self.dropped.load(Relaxed) {
+                return Err(self.connection.timed_out(""));
+            }
             let error = match question(client) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -205,7 +212,7 @@ impl Question {
             if self.is_refused(client) || is_refusal(&error) {
                 return Err(self.connection.unavailable(&self.health.reason()));
             }
-            if self.dropped.load(Relaxed) || Instant::now() >= self.deadline {
+            if Instant::now() >= self.deadline {
                 return Err(self.connection.timed_out(&self.health.reason()));
             }
         }
@@ -243,6 +250,46 @@ fn partitions_of(client: &StreamConsumer<ReaderContext>, topic: &str) -> Result<
     let mut partitions: Vec<i32> = told.partitions().iter().map(|partition| partition.id()).collect();
     partitions.sort_unstable();
     Ok((!partitions.is_empty()).then_some(partitions))
+}
+
+/// What the brokers say of `offset` in each partition: the end, the beginning, or the first message that is not older than
+/// so many milliseconds since 1970. Partitions without such are left out.
+fn offsets_of(
+    client: &StreamConsumer<ReaderContext>,
+    topic: &str,
+    partitions: &[i32],
+    offset: Offset,
+) -> Result<BTreeMap<i32, i64>, KafkaError> {
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition_offset(topic, *partition, offset)?;
+    }
+    let told = client.offsets_for_times(asked, ATTEMPT)?;
+    let known = told.elements().into_iter().filter_map(|element| match element.offset() {
+        Offset::Offset(offset) => Some((element.partition(), offset)),
+        _ => None,
+    });
+    Ok(known.collect())
+}
+
+/// # Errors
+/// 22023 for an offset that a partition does not have.
+fn check_offsets(
+    topic: &str,
+    named: &BTreeMap<i32, i64>,
+    beginnings: &BTreeMap<i32, i64>,
+    ends: &BTreeMap<i32, i64>,
+) -> Result<()> {
+    for (partition, offset) in named {
+        let low = beginnings.get(partition).copied().unwrap_or(0);
+        let high = ends.get(partition).copied().unwrap_or(low);
+        if !(low..=high).contains(offset) {
+            let message = format!("partition {partition} of topic {topic} has no offset {offset}");
+            let hint = format!("It has those from {low} to {high}, which comes next.");
+            return Err(Error::new(Code::InvalidParameterValue, message).with_hint(hint));
+        }
+    }
+    Ok(())
 }
 
 /// Every partition has to be named: of one that is not, nobody could tell whether it was forgotten.

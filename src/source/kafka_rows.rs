@@ -1,6 +1,7 @@
 //! From messages of Kafka's to batches of rows: what a message holds, and what Kafka says of it.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -86,7 +87,11 @@ impl MessageField {
                 let microseconds = message.timestamp().to_millis().and_then(|time| time.checked_mul(1000));
                 microseconds.map(Value::Timestamp)
             }
-            MessageField::Headers => Some(Value::Text(headers_json(message).into())),
+            MessageField::Headers => {
+                // The client library panics at a header whose name is no text.
+                let headers = std::panic::catch_unwind(AssertUnwindSafe(|| headers_json(message)));
+                Some(Value::Text(headers.map_err(|_| malformed("the name of a header is no text"))?.into()))
+            }
             MessageField::Topic => Some(Value::Text(message.topic().into())),
         })
     }

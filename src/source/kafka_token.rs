@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
+use datafusion::common::runtime::SpawnedTask;
 use rdkafka::client::OAuthToken;
 use reqwest::{Client, Response, Url};
 use serde::Deserialize;
@@ -15,6 +16,8 @@ use crate::store::postgres_tls::client_tls;
 
 /// From the request to the end of its answer.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an endpoint is left alone that gave none.
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// How long a token is taken to last whose answer does not say.
 const DEFAULT_LIFETIME_SECONDS: i64 = 300;
@@ -43,9 +46,17 @@ impl fmt::Debug for TokenConfig {
 pub(super) struct TokenSource {
     config: TokenConfig,
     client: Client,
-    current: Mutex<Option<Token>>,
-    /// One renews at a time.
+    state: Mutex<State>,
+    /// Of those who wait for a token, one asks for it.
     turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Token>,
+    /// Milliseconds since 1970.
+    renew_at: i64,
+    renewal: Option<SpawnedTask<()>>,
 }
 
 #[derive(Clone)]
@@ -77,33 +88,61 @@ impl TokenSource {
             builder = builder.use_preconfigured_tls(client_tls(config.sslrootcert.as_deref())?);
         }
         let client = builder.build().map_err(|error| Error::internal(format!("no HTTP client: {error}")))?;
-        let (current, turn) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Arc::new(TokenSource { config, client, current, turn }))
+        let (state, turn) = (Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Arc::new(TokenSource { config, client, state, turn }))
     }
 
-    /// Gets a token unless there is one that is young enough.
+    /// Waits until there is a token.
     ///
     /// # Errors
     /// Why there is none, without secrets.
-    pub(super) async fn renew(&self) -> Result<(), String> {
-        let _turn = self.turn.lock().await;
-        if self.token().as_ref().is_some_and(|token| now() < token.renew_at) {
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<(), String> {
+        if self.current().is_some() {
+            self.renew_when_due();
             return Ok(());
         }
-        match self.ask().await {
+        let _turn = self.turn.lock().await;
+        if self.current().is_some() {
+            return Ok(());
+        }
+        self.renew().await
+    }
+
+    /// Has the token renewed behind those who use it, if it is time.
+    pub(super) fn renew_when_due(self: &Arc<Self>) {
+        let mut state = self.state();
+        if now() < state.renew_at {
+            return;
+        }
+        // Until this attempt has ended, or its time is over.
+        state.renew_at = now() + TOKEN_TIMEOUT.as_millis() as i64;
+        let tokens = Arc::clone(self);
+        state.renewal = Some(SpawnedTask::spawn(async move {
+            if let Err(reason) = tokens.renew().await {
+                tracing::warn!(client_id = tokens.config.client_id, "{reason}");
+            }
+        }));
+    }
+
+    async fn renew(&self) -> Result<(), String> {
+        let asked = self.ask().await;
+        let mut state = self.state();
+        match asked {
             Ok(token) => {
-                *self.token() = Some(token);
+                state.renew_at = token.renew_at;
+                state.token = Some(token);
                 Ok(())
             }
-            // The one there is may still serve.
-            Err(_) if self.current().is_some() => Ok(()),
-            Err(reason) => Err(reason),
+            Err(reason) => {
+                state.renew_at = now() + FAILURE_PAUSE.as_millis() as i64;
+                Err(reason)
+            }
         }
     }
 
     /// The token, if it has not expired.
     pub(super) fn current(&self) -> Option<OAuthToken> {
-        let token = self.token().clone().filter(|token| now() < token.expires_at)?;
+        let token = self.state().token.clone().filter(|token| now() < token.expires_at)?;
         Some(OAuthToken {
             token: token.text,
             principal_name: self.config.client_id.clone(),
@@ -133,8 +172,8 @@ impl TokenSource {
         })
     }
 
-    fn token(&self) -> MutexGuard<'_, Option<Token>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,6 +12,7 @@ pub mod kafka_avro;
 pub mod kafka_connection;
 mod kafka_health;
 mod kafka_locate;
+mod kafka_reading;
 pub mod kafka_rows;
 pub mod kafka_token;
 pub mod progress;

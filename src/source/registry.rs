@@ -37,7 +37,9 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 pub enum RegistryError {
     /// It could not be reached, or had a failure of its own: the same may succeed later.
     Unavailable { message: String },
-    /// It refuses, or what it has is no schema that can be read.
+    /// It does not let us ask.
+    Refused { message: String },
+    /// What it has is no schema that can be read.
     Failed { message: String },
 }
 
@@ -142,7 +144,7 @@ fn settle(known: &mut HashMap<u32, Known>, id: u32, found: &Found) {
         Ok(None) | Err(RegistryError::Failed { .. }) => {
             known.insert(id, Known::Refused { found: found.clone(), until: Instant::now() + REFUSED_FOR })
         }
-        Err(RegistryError::Unavailable { .. }) => known.remove(&id),
+        Err(RegistryError::Unavailable { .. } | RegistryError::Refused { .. }) => known.remove(&id),
     };
 }
 
@@ -174,7 +176,9 @@ impl fmt::Debug for SchemaRegistry {
 impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RegistryError::Unavailable { message } | RegistryError::Failed { message } => f.write_str(message),
+            RegistryError::Unavailable { message }
+            | RegistryError::Refused { message }
+            | RegistryError::Failed { message } => f.write_str(message),
         }
     }
 }
@@ -185,7 +189,9 @@ impl From<RegistryError> for Error {
     fn from(error: RegistryError) -> Self {
         match error {
             RegistryError::Unavailable { message } => Error::new(Code::StoreUnavailable, message),
-            RegistryError::Failed { message } => Error::new(Code::StoreFailed, message),
+            RegistryError::Refused { message } | RegistryError::Failed { message } => {
+                Error::new(Code::StoreFailed, message)
+            }
         }
     }
 }
@@ -253,7 +259,9 @@ impl Client {
             Err(Failure::Unavailable(reason)) => {
                 Err(RegistryError::Unavailable { message: self.about(asked, &reason) })
             }
-            Err(Failure::Failed(reason) | Failure::AboutKeys(reason)) => Err(self.failed(asked, &reason)),
+            Err(Failure::Failed(reason) | Failure::AboutKeys(reason)) => {
+                Err(RegistryError::Refused { message: self.about(asked, &reason) })
+            }
             Err(Failure::TooLarge) => {
                 Err(self.failed(asked, &format!("has more than {MAX_ANSWER_BYTES} bytes with all that it refers to")))
             }
