@@ -24,7 +24,6 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
-use tokio::sync::oneshot;
 
 use crate::clients::installed;
 use crate::support::kafka_proxy::KafkaProxy;
@@ -36,7 +35,6 @@ pub struct KafkaBroker {
     port: u16,
     server: Mutex<Child>,
     front: KafkaProxy,
-    _front_end: oneshot::Sender<()>,
     guard: Child,
     /// Its end of file tells the guard to clean up: also if the test process is killed.
     guard_input: Option<ChildStdin>,
@@ -83,8 +81,8 @@ impl KafkaBroker {
             .spawn()
             .unwrap();
         let guard_input = guard.stdin.take();
-        let (front, front_end) = KafkaProxy::start_on_thread(port);
-        KafkaBroker { directory, port, server, front, _front_end: front_end, guard, guard_input }
+        let front = KafkaProxy::start_on_thread(port);
+        KafkaBroker { directory, port, server, front, guard, guard_input }
     }
 
     /// Its own, for a proxy of the tests'.

@@ -53,6 +53,8 @@ pub struct KafkaProxy {
     port: u16,
     road: Arc<Road>,
     _serving: SpawnedTask<()>,
+    /// Dropped, it ends the thread, if the proxy has one.
+    _thread_end: Option<oneshot::Sender<()>>,
 }
 
 /// What the connections share.
@@ -97,13 +99,13 @@ impl KafkaProxy {
             counts: Mutex::default(),
         });
         let serving = SpawnedTask::spawn(serve(listener, Arc::clone(&road)));
-        KafkaProxy { port, road, _serving: serving }
+        KafkaProxy { port, road, _serving: serving, _thread_end: None }
     }
 
-    /// For clients that are not async: on a thread of its own, which ends with the returned sender.
-    pub fn start_on_thread(broker_port: u16) -> (KafkaProxy, oneshot::Sender<()>) {
+    /// On a thread of its own, whatever becomes of the runtime of the caller.
+    pub fn start_on_thread(broker_port: u16) -> KafkaProxy {
         let (give, take) = std::sync::mpsc::channel();
-        let (end, ended) = oneshot::channel();
+        let (end, ended) = oneshot::channel::<()>();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -111,7 +113,7 @@ impl KafkaProxy {
                 let _ = ended.await;
             });
         });
-        (take.recv().unwrap(), end)
+        KafkaProxy { _thread_end: Some(end), ..take.recv().unwrap() }
     }
 
     /// As clients are told of it.
