@@ -111,7 +111,7 @@ async fn bad_values_are_told_or_skipped() {
         ("only_id", Some(framed(1, &[])), ""),
         ("empty", Some(vec![]), ""),
         ("tombstone", None, "tombstone"),
-        ("not_utf8", Some(framed(1, &[2, 2, 0xe9, 14, 0])), "UTF8"),
+        ("not_utf8", Some(framed(1, &[2, 2, 0xe9, 14, 0])), "not UTF-8"),
     ] {
         let (stops, skips) = (format!("avro_stops_{kind}"), format!("avro_skips_{kind}"));
         for (topic, on_malformed) in [(&stops, "fail"), (&skips, "skip")] {

@@ -1,6 +1,6 @@
 //! How a stream gets in to its brokers: passwords and tokens, TLS, and what it says when it does not get in.
 
-use crate::source_kafka::{catalog_with, failure, numbered, numbers, shown};
+use crate::source_kafka::{catalog_with, numbered, numbers};
 use crate::support::certificate::Certificates;
 use crate::support::kafka::KafkaBroker;
 use crate::support::kafka_login::{Login, ScramHash, token_endpoint};
@@ -16,14 +16,17 @@ async fn behind(topic: &str, door: Door) -> KafkaProxy {
     KafkaProxy::start_with(broker.port(), door).await
 }
 
-/// What a query says of the topic with these lines of the connection: the row, or the error.
+/// Reads the topic with these lines of the connection; otherwise the SQLSTATE and message of the refusal.
 async fn tried(proxy: &KafkaProxy, topic: &str, lines: &str) -> Result<(), String> {
     let server = Lookaside::start(&catalog_with(&proxy.address(), lines, &numbers(topic))).await;
     let sql = format!("SELECT n FROM {topic} WITH (start = 'earliest', until = 'latest')");
-    if server.connect().await.simple_query(&sql).await.is_err() {
-        return Err(failure(&server.connect().await, &sql).await);
+    match server.connect().await.query(&sql, &[]).await {
+        Ok(rows) => assert_eq!(rows.iter().map(|row| row.get::<_, i64>(0)).collect::<Vec<_>>(), [7]),
+        Err(error) => {
+            let error = error.as_db_error().unwrap_or_else(|| panic!("{error:?}"));
+            return Err(format!("{} {}", error.code().code(), error.message()));
+        }
     }
-    assert_eq!(shown(server.port, &sql).await, ["7"]);
     Ok(())
 }
 
