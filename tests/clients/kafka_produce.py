@@ -17,6 +17,7 @@ from confluent_kafka import Producer
 
 TELL_SECONDS = 0.05
 FLUSH_SECONDS = 60
+BURST_SECONDS = 0.01
 
 
 def arguments():
@@ -103,12 +104,13 @@ def main():
             except BufferError:
                 producer.poll(0.1)
                 seen.tell()
-        late = 0 if told.rate is None else start + number / told.rate - time.monotonic()
+        early = 0 if told.rate is None else start + number / told.rate - time.monotonic()
         producer.poll(0)
-        while late > 0:
-            producer.poll(late)
+        # In bursts: waiting for less than this would be waiting busily.
+        while early > BURST_SECONDS:
+            producer.poll(early)
             seen.tell()
-            late = start + number / told.rate - time.monotonic()
+            early = start + number / told.rate - time.monotonic()
         if number % 1000 == 0:
             seen.tell()
     end = time.monotonic() + FLUSH_SECONDS
