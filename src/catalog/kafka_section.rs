@@ -55,7 +55,10 @@ pub(super) fn read_kafka_connection(section: &Section) -> Option<KafkaConfig> {
     };
     let is_local = hosts.iter().all(|host| is_loopback(host));
     let sslmode = chosen.unwrap_or(if is_local { SslMode::Disable } else { SslMode::VerifyFull });
-    refuse_useless_certificates(section, sslmode);
+    // The token's endpoint may be what the certificates are for.
+    if !section.is_text("sasl_mechanism", "OAUTHBEARER") {
+        refuse_useless_certificates(section, sslmode);
+    }
     if sslmode == SslMode::Disable && certificate.is_some() {
         let complaint = Complaint::new(format!("\"sslcert\" in {} has no effect without TLS", section.title));
         section.complain_of("sslcert", complaint.with_hint("Write sslmode = \"verify-full\" as well."));

@@ -68,7 +68,7 @@ pub(super) fn open_stream(definition: &StreamDefinition, connected: &mut Connect
             ("push", StreamSource::Push(Arc::new(push)))
         }
         StreamKind::File { path, rows, follow } => {
-            let (schema, rows) = file_rows(rows);
+            let (schema, rows) = file_rows(rows)?;
             let on_malformed = definition.on_malformed;
             let source = match (follow, rows) {
                 (true, FileRows::Lines(format)) => {
@@ -87,17 +87,17 @@ pub(super) fn open_stream(definition: &StreamDefinition, connected: &mut Connect
 }
 
 /// The columns of a file's lines, and how they are read; of files that name their columns none.
-fn file_rows(rows: FileStreamRows) -> (SchemaRef, FileRows) {
-    match rows {
+fn file_rows(rows: FileStreamRows) -> Result<(SchemaRef, FileRows)> {
+    Ok(match rows {
         FileStreamRows::Csv(columns) => (schema_of(&columns), FileRows::Lines(LineFormat::Csv)),
         FileStreamRows::Parquet => (Arc::new(Schema::empty()), FileRows::Parquet),
         FileStreamRows::Avro => (Arc::new(Schema::empty()), FileRows::Avro),
         FileStreamRows::Messages(payload, metadata) => {
-            let format = message_format(&payload, &metadata);
+            let format = message_format(&payload, &metadata)?;
             let shape = RowShape::new(format, fields_of(&payload.columns), metadata);
             (Arc::clone(shape.schema()), FileRows::Lines(LineFormat::Messages(shape.format)))
         }
-    }
+    })
 }
 
 fn open_topic(definition: &StreamDefinition, topic: KafkaTopic, connected: &mut Connected) -> Result<StreamSource> {
@@ -128,7 +128,7 @@ fn open_topic(definition: &StreamDefinition, topic: KafkaTopic, connected: &mut 
             })));
         }
         PayloadFormat::Json | PayloadFormat::Csv | PayloadFormat::Raw | PayloadFormat::Debezium { .. } => {
-            let format = message_format(&payload, &metadata);
+            let format = message_format(&payload, &metadata)?;
             (RowShape::new(format, fields_of(&payload.columns), metadata), None)
         }
     };
@@ -136,10 +136,11 @@ fn open_topic(definition: &StreamDefinition, topic: KafkaTopic, connected: &mut 
     Ok(StreamSource::Known(Arc::new(KafkaSource::new(connection, stream))))
 }
 
-/// Of formats that need no schema; a line is never Avro.
-fn message_format(payload: &PayloadDefinition, metadata: &[MetadataColumn]) -> MessageFormat {
+/// Of formats that need no schema.
+fn message_format(payload: &PayloadDefinition, metadata: &[MetadataColumn]) -> Result<MessageFormat> {
     let paths = || payload.columns.iter().map(ColumnDefinition::json_path).collect();
-    match payload.format {
+    Ok(match payload.format {
+        PayloadFormat::Json => MessageFormat::Json { paths: paths() },
         PayloadFormat::Csv => MessageFormat::Csv,
         PayloadFormat::Raw => MessageFormat::Raw,
         PayloadFormat::Debezium { deletes } => {
@@ -149,10 +150,10 @@ fn message_format(payload: &PayloadDefinition, metadata: &[MetadataColumn]) -> M
             });
             MessageFormat::Debezium { paths: paths(), deletes, envelope: envelope.collect() }
         }
-        PayloadFormat::Json | PayloadFormat::Avro { .. } | PayloadFormat::AvroOfRegistry { .. } => {
-            MessageFormat::Json { paths: paths() }
+        PayloadFormat::Avro { .. } | PayloadFormat::AvroOfRegistry { .. } => {
+            return Err(Error::internal("Avro is read by a schema"));
         }
-    }
+    })
 }
 
 fn fields_of(columns: &[ColumnDefinition]) -> Vec<datafusion::arrow::datatypes::Field> {

@@ -160,32 +160,42 @@ async fn who_gives_up_leaves_the_others_their_answer() {
 }
 
 #[tokio::test]
+async fn a_registry_that_does_not_let_us_ask_says_nothing_of_the_schema() {
+    let unprocessable = Told::status(422).with_body("no such context");
+    let (_service, client) =
+        registry(&[("/schemas/ids/4", Told::status(401)), ("/schemas/ids/7", unprocessable)]).await;
+    for (id, expected) in [(4, "answered 401 Unauthorized"), (7, "answered 422 Unprocessable Entity: no such context")]
+    {
+        match client.by_id(id).await.unwrap_err() {
+            RegistryError::Refused { message } => assert!(message.ends_with(expected), "{message}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_avro_schema_fails_with_the_reason() {
     let (service, client) = registry(&[
         ("/schemas/ids/1", Told::json(json!({"schema": "syntax", "schemaType": "PROTOBUF"}).to_string())),
         ("/schemas/ids/2", schema("\"string\"")),
         ("/schemas/ids/3", Told::json("[]")),
-        ("/schemas/ids/4", Told::status(401)),
         ("/schemas/ids/5", Told::status(204)),
         ("/schemas/ids/6", Told::json("x".repeat(9 * 1024 * 1024))),
-        ("/schemas/ids/7", Told::status(422).with_body("no such context")),
     ])
     .await;
     for (id, expected) in [
         (1, "is of type PROTOBUF, and not AVRO"),
         (2, "cannot be read: invalid Avro schema: it is no record but of type string"),
         (3, "was answered with no schema: invalid length 0, expected a registered schema at line 1 column 2"),
-        (4, "answered 401 Unauthorized"),
         (5, "was answered with nothing"),
         (6, "has more than 8388608 bytes with all that it refers to"),
-        (7, "answered 422 Unprocessable Entity: no such context"),
     ] {
         let expected = format!("schema {id} of the schema registry at http://127.0.0.1:PORT {expected}");
         assert_eq!(failed(&service, client.by_id(id).await), expected);
         // It is not asked for at each of its messages.
         assert_eq!(failed(&service, client.by_id(id).await), expected);
     }
-    assert_eq!(targets(&service).len(), 7);
+    assert_eq!(targets(&service).len(), 5);
 }
 
 fn referring(schema: &str, references: &[(&str, i64)]) -> Told {
