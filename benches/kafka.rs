@@ -1,7 +1,8 @@
 //! How near does a whole query over a topic of Kafka come to the client library alone, and to decoding alone? How much
 //! later than the library's own consumer does a client have a row? And what does a session cost?
 //!
-//! `cargo bench --bench kafka`; it starts a private broker (noida-db, which tests/run installs) and the server.
+//! `cargo bench --bench kafka`; it starts librdkafka's mock cluster for throughput, a private broker (noida-db, which
+//! tests/run installs) for the rest, and the server.
 //! `BENCH_ROWS` (400000) is the number of messages. Each line is one number, a median: `name  value unit`.
 
 use std::fmt::Display;
@@ -18,6 +19,7 @@ use lookaside::format::json_path::JsonPath;
 use lookaside::format::message::{MessageDecoder, MessageFormat};
 use lookaside::pg_type::PgType;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use support::kafka::{KafkaBroker, client_of};
@@ -45,6 +47,8 @@ mod support;
 
 const REPEATS: usize = 5;
 const PARTITIONS: i32 = 4;
+/// The cluster keeps 5 MB of a partition.
+const ORDER_PARTITIONS: i32 = 16;
 /// Messages of the run that measures latency, and how many of them a second.
 const PACED: usize = 10_000;
 const PACED_PER_SECOND: u64 = 1_000;
@@ -53,12 +57,11 @@ const SESSIONS: usize = 100;
 const CATALOG: &str = r#"
 [connection.kafka]
 type = "kafka"
-brokers = "BROKER"
+brokers = "CLUSTER"
 
-# Where the broker is waited for, as Kafka's own waits until there are messages.
-[connection.patient]
+[connection.paced]
 type = "kafka"
-brokers = "FRONT"
+brokers = "BROKER"
 
 [stream.orders]
 connection = "kafka"
@@ -75,7 +78,7 @@ express     = "boolean"
 placed_at   = "timestamptz"
 
 [stream.paced]
-connection = "patient"
+connection = "paced"
 topic = "paced"
 format = "json"
 [stream.paced.columns]
@@ -99,13 +102,16 @@ fn main() -> Result<()> {
         Err(_) => 400_000,
     };
     let broker = KafkaBroker::start();
-    broker.create_topic("orders", PARTITIONS);
     broker.create_topic("paced", PARTITIONS);
+    // The other broker answers a fetch with the whole topic, so that nothing can be done beside fetching.
+    let cluster = MockCluster::new(1).map_err(internal)?;
+    cluster.create_topic("orders", ORDER_PARTITIONS, 1).map_err(internal)?;
+    let cluster = cluster.bootstrap_servers();
     let messages: Vec<String> = (0..rows).map(order).collect();
-    produce(&broker, "orders", &messages)?;
+    produce(&cluster, "orders", &messages)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
-    let (server, port, _folder) = runtime.block_on(start(&broker))?;
-    throughput(&runtime, &broker, port, &messages)?;
+    let (server, port, _folder) = runtime.block_on(start(&cluster, &broker))?;
+    throughput(&runtime, &cluster, port, &messages)?;
     latency(&runtime, &broker, port)?;
     sessions(&runtime, &server, port)
 }
@@ -129,14 +135,14 @@ fn order(n: usize) -> String {
 }
 
 /// The library's own consumer, decoding, and the whole query, by turns, so that what else the machine does meets all.
-fn throughput(runtime: &tokio::runtime::Runtime, broker: &KafkaBroker, port: u16, messages: &[String]) -> Result<()> {
+fn throughput(runtime: &tokio::runtime::Runtime, cluster: &str, port: u16, messages: &[String]) -> Result<()> {
     let rows = messages.len() as f64;
     let mut client = runtime.block_on(Client::connect(port))?;
     let mut rates: [Vec<f64>; 4] = Default::default();
     // The first round warms up, and fills the cache.
     for round in 0..=REPEATS {
         let begun = Instant::now();
-        let read = consume(broker, "orders")?;
+        let read = consume(cluster, "orders")?;
         let consumed = begun.elapsed();
         let begun = Instant::now();
         let decoded = decode(messages)?;
@@ -165,11 +171,11 @@ fn throughput(runtime: &tokio::runtime::Runtime, broker: &KafkaBroker, port: u16
 }
 
 /// All messages of a topic, by the library's own consumer; their number.
-fn consume(broker: &KafkaBroker, topic: &str) -> Result<u64> {
-    let consumer = consumer(&own_address(broker))?;
+fn consume(cluster: &str, topic: &str) -> Result<u64> {
+    let consumer = consumer(cluster)?;
     let mut assigned = TopicPartitionList::new();
     let mut left = 0;
-    for partition in 0..PARTITIONS {
+    for partition in 0..ORDER_PARTITIONS {
         let (low, high) = consumer.fetch_watermarks(topic, partition, support::raw::DEADLINE).map_err(internal)?;
         left += high - low;
         assigned.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(internal)?;
@@ -186,11 +192,6 @@ fn consume(broker: &KafkaBroker, topic: &str) -> Result<u64> {
     }
     std::hint::black_box(bytes);
     Ok(count)
-}
-
-/// Without the proxy that waits for messages.
-fn own_address(broker: &KafkaBroker) -> String {
-    format!("127.0.0.1:{}", broker.port())
 }
 
 fn consumer(address: &str) -> Result<BaseConsumer> {
@@ -335,21 +336,21 @@ fn producer(broker: &KafkaBroker) -> Result<ThreadedProducer<DefaultProducerCont
     config.create().map_err(internal)
 }
 
-fn produce(broker: &KafkaBroker, topic: &str, messages: &[String]) -> Result<()> {
-    let mut config = client_of(&own_address(broker));
+fn produce(cluster: &str, topic: &str, messages: &[String]) -> Result<()> {
+    let mut config = client_of(cluster);
     config.set("linger.ms", "20").set("batch.num.messages", "10000").set("queue.buffering.max.messages", "2000000");
     let producer: ThreadedProducer<DefaultProducerContext> = config.create().map_err(internal)?;
-    for (partition, message) in (0..PARTITIONS).cycle().zip(messages) {
+    for (partition, message) in (0..ORDER_PARTITIONS).cycle().zip(messages) {
         let record = BaseRecord::<(), _>::to(topic).partition(partition).payload(message);
         producer.send(record).map_err(|(error, _)| internal(error))?;
     }
     producer.flush(Duration::from_secs(120)).map_err(internal)
 }
 
-async fn start(broker: &KafkaBroker) -> Result<(Child, u16, tempfile::TempDir)> {
+async fn start(cluster: &str, broker: &KafkaBroker) -> Result<(Child, u16, tempfile::TempDir)> {
     let folder = tempfile::tempdir().map_err(internal)?;
     let path: PathBuf = folder.path().join("catalog.toml");
-    std::fs::write(&path, CATALOG.replace("BROKER", &own_address(broker)).replace("FRONT", &broker.address()))
+    std::fs::write(&path, CATALOG.replace("CLUSTER", cluster).replace("BROKER", &broker.address()))
         .map_err(internal)?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_lookaside"));
     command.arg("serve").arg(&path).args(["--listen", "127.0.0.1:0"]);

@@ -135,8 +135,8 @@ pub(crate) struct Selection {
 struct Node {
     /// Which paths end here.
     ends: Vec<usize>,
-    members: HashMap<String, Node>,
-    items: HashMap<usize, Node>,
+    members: HashMap<String, Node, ahash::RandomState>,
+    items: HashMap<usize, Node, ahash::RandomState>,
 }
 
 impl Selection {
@@ -179,6 +179,9 @@ impl Node {
         // An earlier member of the same name counts no more, nor does what was found in it.
         self.forget(found);
         self.ends.iter().for_each(|&path| found[path] = Some(value));
+        if self.members.is_empty() && self.items.is_empty() {
+            return Ok(());
+        }
         self.descend(value.get(), &mut serde_json::Deserializer::from_str(value.get()), found)
     }
 
@@ -245,7 +248,7 @@ impl<'d> Visitor<'d> for Inside<'_, '_, 'd> {
 
 /// Looks a member's name up without copying it.
 struct Name<'n> {
-    members: &'n HashMap<String, Node>,
+    members: &'n HashMap<String, Node, ahash::RandomState>,
 }
 
 impl<'d, 'n> DeserializeSeed<'d> for Name<'n> {

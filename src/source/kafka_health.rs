@@ -15,6 +15,10 @@ use super::progress::Reader;
 use crate::error::{Code, Error};
 use crate::notice::Notices;
 
+/// How many offsets behind the last message are taken for marks of transactions, where the broker has said that there is
+/// nothing more.
+const MARKS: i64 = 10;
+
 /// Whether a reading has its brokers, and what it is told of them.
 pub(super) struct Health {
     stream: String,
@@ -151,8 +155,9 @@ impl Health {
     pub(super) fn ends(&self, ends: &BTreeMap<i32, i64>) {
         let state = self.state();
         let behind = state.positions.iter().map(|(partition, position)| match ends.get(partition) {
-            Some(end) if !position.at_end => (end - position.next).max(0) as u64,
-            _ => 0,
+            Some(end) if position.at_end && end - position.next <= MARKS => 0,
+            Some(end) => (end - position.next).max(0) as u64,
+            None => 0,
         });
         let lag = behind.sum();
         drop(state);
