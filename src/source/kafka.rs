@@ -1,7 +1,7 @@
 //! `kafka`: the messages of a topic. Each reading has a client of its own, which joins no group and commits nothing.
 //!
 //! `kafka_connection.rs` makes clients (`kafka_token.rs`: how some log in), `kafka_locate.rs` finds where a reading begins and
-//! ends, `kafka_reading.rs` reads, `kafka_rows.rs` makes rows of messages, and `kafka_health.rs` tells how the reading is.
+//! ends, `kafka_reading.rs` reads, `kafka_gather.rs` is what it hands to `kafka_decode.rs`, `kafka_rows.rs` makes rows of messages, and `kafka_health.rs` tells how the reading is.
 //! `kafka_avro.rs` is for topics whose columns a registry of schemas knows.
 
 use std::fmt;
@@ -15,6 +15,7 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use rdkafka::consumer::Consumer as _;
 
 use super::kafka_connection::KafkaConnection;
+use super::kafka_decode::KafkaDecoding;
 use super::kafka_health::Health;
 use super::kafka_locate::{self, assignment};
 use super::kafka_reading::KafkaReading;
@@ -115,9 +116,16 @@ impl Source for KafkaSource {
         let mut builder = RecordBatchReceiverStreamBuilder::new(schema, READ_AHEAD);
         let is_bounded = range.until == Until::Latest;
         let to = (&self.connection, &self.stream);
-        let reading = KafkaReading::new(to, (consumer, health), rows, spans, is_bounded, builder.tx());
+        let (gathered, decoded) = tokio::sync::mpsc::channel(1);
+        let fields = rows.fields().to_vec();
+        let reading = KafkaReading::new(to, (consumer, Arc::clone(&health)), fields, spans, is_bounded, gathered);
+        let decoding = KafkaDecoding { stream: Arc::clone(&self.stream), health, rows, batches: builder.tx() };
         builder.spawn(async move {
             reading.run().await;
+            Ok(())
+        });
+        builder.spawn(async move {
+            decoding.run(decoded).await;
             Ok(())
         });
         Ok(builder.build())

@@ -1,7 +1,7 @@
 //! One reading of a topic, from its first message to its last.
 //!
-//! A task of its own polls the client library, which fetches behind it, and sends batches to the query. Messages that are
-//! there already are taken without waiting and sent together; then it waits for the next, for room, or for its clock. On
+//! A task of its own polls the client library, which fetches behind it, and hands messages to who decodes them. Those that
+//! are there already are taken without waiting and go together; then it waits for the next, for room, or for its clock. On
 //! the clock it looks at what a reader who only waits would not notice: new partitions, how far behind it is, whether its
 //! brokers are back.
 
@@ -9,9 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::arrow::array::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::error::DataFusionError;
 use futures::{FutureExt, StreamExt};
 use rdkafka::consumer::{Consumer as _, MessageStream};
 use rdkafka::error::KafkaError;
@@ -22,24 +20,19 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::kafka::KafkaStream;
 use super::kafka_connection::{Consumer, KafkaConnection};
+use super::kafka_gather::Gathered;
 use super::kafka_health::{Health, ReaderContext};
 use super::kafka_locate::{self, Span, assignment};
-use super::kafka_rows::MessageRows;
-use super::registry::RegistryError;
+use super::kafka_rows::MessageField;
 use crate::error::{Code, Error, Result};
-use crate::format::avro_schema::AvroSchema;
-use crate::format::message::malformed;
 
 /// How often a reading looks whether it should do something else than read.
 const TICK: Duration = Duration::from_secs(1);
 /// How often it asks how far behind it is, in ticks.
 const TICKS_BETWEEN_ENDS: u32 = 5;
-/// How long a registry that does not answer is left alone.
-const REGISTRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a topic may seem to be gone, as it does while brokers start.
 const MISSING_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) type Batches = Sender<Result<RecordBatch, DataFusionError>>;
 type Asked<T> = Option<SpawnedTask<Result<T, KafkaError>>>;
 
 /// A reading that has been located and assigned.
@@ -48,8 +41,11 @@ pub(super) struct KafkaReading {
     stream: Arc<KafkaStream>,
     consumer: Arc<Consumer>,
     health: Arc<Health>,
-    rows: MessageRows,
-    batches: Batches,
+    /// What is asked for of what Kafka says of messages.
+    fields: Vec<MessageField>,
+    gathered: Gathered,
+    /// To who decodes.
+    decoding: Sender<Result<Gathered>>,
     ticks: Interval,
     /// Partitions that are read or have been.
     known: Vec<i32>,
@@ -76,10 +72,10 @@ impl KafkaReading {
     pub(super) fn new(
         (connection, stream): (&Arc<KafkaConnection>, &Arc<KafkaStream>),
         (consumer, health): (Arc<Consumer>, Arc<Health>),
-        rows: MessageRows,
+        fields: Vec<MessageField>,
         spans: BTreeMap<i32, Span>,
         is_bounded: bool,
-        batches: Batches,
+        decoding: Sender<Result<Gathered>>,
     ) -> Self {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -89,8 +85,9 @@ impl KafkaReading {
             stream: Arc::clone(stream),
             consumer,
             health,
-            rows,
-            batches,
+            fields,
+            gathered: Gathered::default(),
+            decoding,
             ticks,
             known,
             unread: is_bounded.then(|| spans.into_iter().filter(|(_, span)| !span.is_empty()).collect()),
@@ -103,12 +100,10 @@ impl KafkaReading {
         }
     }
 
-    /// Reads until the end of the range, or until nobody wants more. An error comes behind the rows before it.
+    /// Reads until the end of the range, or until nobody wants more. An error comes behind the messages before it.
     pub(super) async fn run(mut self) {
         if let Err(error) = self.read().await {
-            self.health.note(&error);
-            // What a task returns may overtake what it has sent.
-            let _ = self.batches.send(Err(error.into())).await;
+            let _ = self.decoding.send(Err(error)).await;
         }
     }
 
@@ -127,61 +122,40 @@ impl KafkaReading {
                 continue;
             };
             let taken = match self.take(message).await {
-                Ok(Next::Read) => self.take_ready(&mut messages).await,
-                other => other,
+                Ok(()) => self.take_ready(&mut messages).await,
+                Err(error) => Err(error),
             };
-            if self.send().await? == Next::End || taken? == Next::End {
+            if self.send().await? == Next::End {
                 return Ok(());
             }
+            taken?;
         }
         Ok(())
     }
 
     /// Takes messages that are there already, up to a batch's worth of them.
-    async fn take_ready(&mut self, messages: &mut MessageStream<'_, ReaderContext>) -> Result<Next> {
-        while !self.rows.is_full() {
+    async fn take_ready(&mut self, messages: &mut MessageStream<'_, ReaderContext>) -> Result<()> {
+        while !self.gathered.is_full() {
             let Some(message) = messages.next().now_or_never().flatten() else { break };
-            if self.take(message).await? == Next::End {
-                return Ok(Next::End);
-            }
+            self.take(message).await?;
         }
-        Ok(Next::Read)
+        Ok(())
     }
 
-    async fn take(&mut self, message: Result<BorrowedMessage<'_>, KafkaError>) -> Result<Next> {
+    async fn take(&mut self, message: Result<BorrowedMessage<'_>, KafkaError>) -> Result<()> {
         let message = match message {
             Ok(message) => message,
-            Err(KafkaError::PartitionEOF(partition)) => {
-                self.exhausted(partition).await?;
-                return Ok(Next::Read);
-            }
-            Err(error) => {
-                self.failed(&error)?;
-                return Ok(Next::Read);
-            }
+            Err(KafkaError::PartitionEOF(partition)) => return self.exhausted(partition).await,
+            Err(error) => return self.failed(&error),
         };
         self.missing_since = None;
         let (partition, offset) = (message.partition(), message.offset());
         if self.is_behind_end(partition, offset) {
-            self.rows.send_soon();
-            self.reached(partition, offset)?;
-            return Ok(Next::Read);
+            self.gathered.send_soon();
+            return self.reached(partition, offset);
         }
-        while let Some(id) = self.rows.append(&message)? {
-            // What was read before goes on, however long the registry takes.
-            if self.send().await? == Next::End {
-                return Ok(Next::End);
-            }
-            match self.schema(id).await? {
-                Ok(schema) => self.rows.add_writer(id, &schema),
-                Err(reason) => {
-                    self.rows.refuse(&message, &malformed(reason))?;
-                    break;
-                }
-            }
-        }
-        self.reached(partition, offset + 1)?;
-        Ok(Next::Read)
+        self.gathered.push(&message, &self.fields);
+        self.reached(partition, offset + 1)
     }
 
     fn is_behind_end(&self, partition: i32, offset: i64) -> bool {
@@ -204,9 +178,7 @@ impl KafkaReading {
 
     /// The brokers have nothing more of a partition for now.
     async fn exhausted(&mut self, partition: i32) -> Result<()> {
-        self.rows.send_soon();
-        self.health.read_up_to(self.rows.positions());
-        self.health.at_end(partition);
+        self.gathered.end(partition);
         if self.unread.as_ref().is_some_and(|unread| unread.contains_key(&partition)) {
             // A broker that has just taken over may know of less than its predecessor did.
             self.exhausted.insert(partition);
@@ -229,50 +201,24 @@ impl KafkaReading {
         Ok(())
     }
 
-    /// The schema of that number, or why messages that name it cannot be read. A registry that is not there is waited for,
-    /// as a broker is.
-    ///
-    /// # Errors
-    /// HV000 for a registry that does not let us ask.
-    async fn schema(&mut self, id: u32) -> Result<Result<Arc<AvroSchema>, String>> {
-        let Some(registry) = self.stream.registry.clone() else {
-            return Ok(Err(format!("the message names schema {id}, and no registry is declared")));
-        };
-        loop {
-            match registry.by_id(id).await {
-                Ok(Some(schema)) => {
-                    self.health.found_registry();
-                    return Ok(Ok(schema));
-                }
-                Ok(None) => return Ok(Err(format!("schema {id} is not known to the registry"))),
-                Err(RegistryError::Failed { message }) => return Ok(Err(message)),
-                Err(RegistryError::Refused { message }) => {
-                    let message = format!("stream \"{}\" has no schema: {message}", self.stream.name);
-                    return Err(Error::new(Code::StoreFailed, message));
-                }
-                Err(RegistryError::Unavailable { message }) => {
-                    self.health.lost_registry(&message);
-                    tokio::time::sleep(REGISTRY_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Sends the rows there are. While there is no room for them nothing is read, and the client library stops to fetch.
+    /// Hands on what was gathered. While there is no room for it nothing is read, and the client library stops to fetch.
     async fn send(&mut self) -> Result<Next> {
-        self.health.read_up_to(self.rows.positions());
-        let Some(batch) = self.rows.finish()? else { return Ok(Next::Read) };
-        let batches = self.batches.clone();
+        if self.gathered.is_empty() {
+            return Ok(Next::Read);
+        }
+        let next = Gathered::like(&self.gathered);
+        let gathered = std::mem::replace(&mut self.gathered, next);
+        let decoding = self.decoding.clone();
         let mut looked = Ok(());
         let room = loop {
             tokio::select! {
                 biased;
-                room = batches.reserve() => break room,
+                room = decoding.reserve() => break room,
                 _ = self.ticks.tick(), if looked.is_ok() => looked = self.tick(),
             }
         };
         match room {
-            Ok(room) => room.send(Ok(batch)),
+            Ok(room) => room.send(Ok(gathered)),
             Err(_) => return Ok(Next::End),
         }
         looked.map(|()| Next::Read)

@@ -1,6 +1,5 @@
 //! From messages of Kafka's to batches of rows: what a message holds, and what Kafka says of it.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,6 +9,7 @@ use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 use super::kafka::KafkaStream;
+use super::kafka_gather::Placed;
 use super::progress::Progress;
 use crate::error::{Code, Error, Result};
 use crate::format::avro_schema::AvroSchema;
@@ -20,8 +20,6 @@ use crate::format::text::{ColumnBuilder, Value, ValueError};
 use crate::format::{OnMalformed, malformed_row};
 use crate::pg_type::PgType;
 
-/// Most messages of which a batch is made: one that fills up delays its first row by the time of its last.
-const BATCH_MESSAGES: usize = 2048;
 /// How many of the malformed messages of one reading are logged each.
 const LOGGED_SKIPS: u64 = 10;
 
@@ -68,7 +66,7 @@ impl MessageField {
         self.pg_type().field(name, nullable)
     }
 
-    fn value<'m>(self, message: &'m BorrowedMessage<'_>) -> Result<Option<Value<'m>>, ValueError> {
+    pub(super) fn value<'m>(self, message: &'m BorrowedMessage<'_>) -> Result<Option<Value<'m>>, ValueError> {
         Ok(match self {
             MessageField::Key => match message.key().map(utf8) {
                 Some(Err(error)) => {
@@ -178,15 +176,13 @@ impl RowShape {
 pub(super) struct MessageRows {
     stream: Arc<KafkaStream>,
     decoder: MessageDecoder,
-    metadata: Vec<(MessageField, ColumnBuilder)>,
+    /// Of the fields that are asked for, in the order of [`MessageRows::fields`].
+    metadata: Vec<ColumnBuilder>,
+    fields: Vec<MessageField>,
     /// Where each column of the output is: in the payload, or behind it in `metadata`.
     columns: Vec<usize>,
     schema: SchemaRef,
     progress: Arc<Progress>,
-    /// The offset behind the last message of each partition, of those since the last batch.
-    positions: BTreeMap<i32, i64>,
-    messages: usize,
-    is_to_be_sent: bool,
     skipped: u64,
 }
 
@@ -195,8 +191,7 @@ impl MessageRows {
     pub(super) fn try_new(stream: &Arc<KafkaStream>, projection: &[usize], progress: &Arc<Progress>) -> Result<Self> {
         let shape = &stream.shape;
         let payload = shape.payload.fields().len();
-        let mut metadata = vec![];
-        let mut columns = vec![];
+        let (mut metadata, mut fields, mut columns) = (vec![], vec![], vec![]);
         for position in projection {
             let column = *shape.columns.get(*position).ok_or_else(|| Error::internal("a column that is not there"))?;
             match column.checked_sub(payload) {
@@ -204,7 +199,8 @@ impl MessageRows {
                 Some(field) => {
                     let field = shape.fields[field];
                     columns.push(payload + metadata.len());
-                    metadata.push((field, ColumnBuilder::new(&field.pg_type())));
+                    metadata.push(ColumnBuilder::new(&field.pg_type()));
+                    fields.push(field);
                 }
             }
         }
@@ -212,12 +208,10 @@ impl MessageRows {
             stream: Arc::clone(stream),
             decoder: MessageDecoder::try_new(&shape.format, &shape.payload)?,
             metadata,
+            fields,
             columns,
             schema: Arc::new(shape.schema.project(projection)?),
             progress: Arc::clone(progress),
-            positions: BTreeMap::new(),
-            messages: 0,
-            is_to_be_sent: false,
             skipped: 0,
         })
     }
@@ -227,13 +221,17 @@ impl MessageRows {
     ///
     /// # Errors
     /// 22P02 for a malformed message otherwise, with its place.
-    pub(super) fn append(&mut self, message: &BorrowedMessage<'_>) -> Result<Option<u32>> {
-        match self.read(message) {
-            Ok(()) => self.count(message),
-            Err(MessageFailure::UnknownSchema(id)) => return Ok(Some(id)),
-            Err(MessageFailure::Malformed(error)) => self.refuse(message, &error)?,
+    pub(super) fn append(&mut self, message: &Placed, value: Option<&[u8]>) -> Result<Option<u32>> {
+        match self.read(message, value) {
+            Ok(()) => Ok(None),
+            Err(MessageFailure::UnknownSchema(id)) => Ok(Some(id)),
+            Err(MessageFailure::Malformed(error)) => self.refuse(message, &error).map(|()| None),
         }
-        Ok(None)
+    }
+
+    /// What is asked for of what Kafka says of messages.
+    pub(super) fn fields(&self) -> &[MessageField] {
+        &self.fields
     }
 
     /// Messages with this number in front were written with this schema.
@@ -241,37 +239,26 @@ impl MessageRows {
         self.decoder.add_writer(id, writer);
     }
 
-    /// Takes a message for malformed.
-    ///
-    /// # Errors
-    /// As [`MessageRows::append`].
-    pub(super) fn refuse(&mut self, message: &BorrowedMessage<'_>, error: &ValueError) -> Result<()> {
-        self.malformed(message, error)?;
-        self.count(message);
-        Ok(())
-    }
-
-    fn count(&mut self, message: &BorrowedMessage<'_>) {
-        self.messages += 1;
-        self.positions.insert(message.partition(), message.offset() + 1);
-    }
-
-    fn read(&mut self, message: &BorrowedMessage<'_>) -> Result<(), MessageFailure> {
-        let values = self.metadata.iter().map(|(field, _)| field.value(message)).collect::<Result<Vec<_>, _>>()?;
-        if self.decoder.append(message.payload())? {
-            for (value, (_, column)) in values.into_iter().zip(&mut self.metadata) {
-                column.push(value)?;
+    fn read(&mut self, message: &Placed, value: Option<&[u8]>) -> Result<(), MessageFailure> {
+        let metadata = message.metadata.as_ref().map_err(Clone::clone)?;
+        if self.decoder.append(value)? {
+            for (value, column) in metadata.iter().zip(&mut self.metadata) {
+                column.push(value.clone())?;
             }
         }
         Ok(())
     }
 
-    fn malformed(&mut self, message: &BorrowedMessage<'_>, error: &ValueError) -> Result<()> {
+    /// Takes a message for malformed.
+    ///
+    /// # Errors
+    /// As [`MessageRows::append`].
+    pub(super) fn refuse(&mut self, message: &Placed, error: &ValueError) -> Result<()> {
         if error.code == Code::Internal {
             return Err(Error::internal(error.message.clone()));
         }
         let KafkaStream { name, topic, on_malformed, .. } = self.stream.as_ref();
-        let (partition, offset, reason) = (message.partition(), message.offset(), &error.message);
+        let (partition, offset, reason) = (message.partition, message.offset, &error.message);
         let position = format_args!("partition {partition} offset {offset} of topic {topic}");
         let error = Error::new(Code::InvalidTextRepresentation, malformed_row(name, position, reason));
         if *on_malformed == OnMalformed::Fail {
@@ -289,29 +276,16 @@ impl MessageRows {
 
     /// Whether the batch should be taken before more messages come.
     pub(super) fn is_full(&self) -> bool {
-        self.is_to_be_sent || self.messages >= BATCH_MESSAGES || self.decoder.is_full()
-    }
-
-    /// What is there goes before more is read, as more will take a while.
-    pub(super) fn send_soon(&mut self) {
-        self.is_to_be_sent = true;
-    }
-
-    /// The offset behind the last message of each partition that was read since the last batch.
-    pub(super) fn positions(&self) -> &BTreeMap<i32, i64> {
-        &self.positions
+        self.decoder.is_full()
     }
 
     /// The rows since the last call; `None` if there are none.
     pub(super) fn finish(&mut self) -> Result<Option<RecordBatch>> {
-        self.positions.clear();
-        self.messages = 0;
-        self.is_to_be_sent = false;
         if self.decoder.is_empty() {
             return Ok(None);
         }
         let payload = self.decoder.finish()?;
-        let metadata: Vec<ArrayRef> = self.metadata.iter_mut().map(|(_, column)| column.finish()).collect();
+        let metadata: Vec<ArrayRef> = self.metadata.iter_mut().map(ColumnBuilder::finish).collect();
         let column = |position: &usize| match position.checked_sub(payload.num_columns()) {
             None => Arc::clone(payload.column(*position)),
             Some(position) => Arc::clone(&metadata[position]),

@@ -10,6 +10,8 @@ pub mod generator;
 pub mod kafka;
 pub mod kafka_avro;
 pub mod kafka_connection;
+mod kafka_decode;
+mod kafka_gather;
 mod kafka_health;
 mod kafka_locate;
 mod kafka_reading;
