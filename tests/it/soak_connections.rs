@@ -12,6 +12,7 @@ use datafusion::common::runtime::{JoinSet, SpawnedTask};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::support::lookaside::connect_to;
@@ -85,12 +86,14 @@ fn promised() -> Duration {
     Duration::from_millis(size("SOAK_PROMISED_MS", 5000))
 }
 
-/// A server as a process, with what it holds to be seen from outside.
+/// A server as a process, with what it holds to be seen from outside. There is one at a time: they share a table that
+/// one test locks, and each counts what is left over.
 struct Soaked {
     process: Process,
     port: u16,
     http_port: u16,
     _folder: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// What a server holds.
@@ -121,6 +124,8 @@ impl Held {
 
 impl Soaked {
     async fn start() -> Soaked {
+        static TURN: Mutex<()> = Mutex::const_new(());
+        let turn = TURN.lock().await;
         let postgres = PostgresServer::shared();
         static FILLED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
         let fill =
@@ -130,7 +135,7 @@ impl Soaked {
         let (mut process, port) = Process::serve(&path, &["--http", "127.0.0.1:0"]).await;
         let http = process.line().await.expect("where metrics are");
         let http_port = http.rsplit_once(':').unwrap().1.parse().unwrap();
-        let soaked = Soaked { process, port, http_port, _folder: folder };
+        let soaked = Soaked { process, port, http_port, _folder: folder, _turn: turn };
         // From here on the store is connected.
         let found =
             connect_to(port, "soak").await.query_one("SELECT name FROM locked WHERE id = 1", &[]).await.unwrap();
@@ -177,18 +182,20 @@ impl Soaked {
         }
     }
 
-    /// Has `count` clients do something, a tenth of them before anything is measured.
+    /// Has `count` clients do something, a tenth of them before anything is measured, and enough of them that memory is
+    /// what so many at once take.
     async fn survives<F: Future<Output = ()> + Send + 'static>(
         &self,
         what: &str,
         count: u64,
         client: impl Fn(u64) -> F + Clone + Send + 'static,
     ) {
-        self.run(0..count / 10, client.clone()).await;
+        let first = (count / 10).max(2 * AT_ONCE);
+        self.run(0..first, client.clone()).await;
         let before = self.held_at_rest().await;
         let memory = self.process.resident_kib();
         let begin = Instant::now();
-        self.run(count / 10..count, client).await;
+        self.run(first..count, client).await;
         let took = begin.elapsed();
         self.settles(&before).await;
         let after = self.process.resident_kib();
